@@ -1,0 +1,1 @@
+"""When and why are deep networks better than shallow ones?"""

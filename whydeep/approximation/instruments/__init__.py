@@ -1,0 +1,1 @@
+"""Instruments for approximation, one file each."""

@@ -1,0 +1,112 @@
+"""A theorem that can be checked: what it predicts, how it is measured, where it holds and where it breaks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .measurement import Measurement
+from .randomness import or_default
+from .training import Outcome
+from .verdict import Assumption, Prediction, Verdict, judge, margin
+
+QUESTIONS = ("representation", "approximation", "generalization", "optimization")
+"""The lecture's four questions, in its order."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict on a claim in one case, with both numbers."""
+
+    id: str
+    question: str
+    statement: str
+    source: str
+    verdict: Verdict
+    prediction: Prediction
+    measurement: Measurement
+    margin: float
+    assumptions: Mapping[str, Assumption] = field(default_factory=dict)
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the lecture with two separate routes to a number, predicted and measured.
+
+    id: the name of the claim's file, which is the statement as a short sentence.
+    assumptions: name -> a function of the case that says whether it is met, or None where it is taken on trust.
+    predict, measure: functions of (case, generator); neither calls the other, and they share no shortcut.
+    measure may return (measurement, outcome) where a training is part of it.
+    holds_on: the case in which the theorem applies. fails_on: a case with a broken assumption.
+    corrupted: a case whose assumptions are met but whose mechanism is damaged (a wrong factor, a dropped term): it
+    must be found VIOLATED, or the check could not say no.
+    falsifiable: whether the broken case, with the assumption checks bypassed, must be measured VIOLATED.
+    expected: HOLDS, or VACUOUS where the theorem says nothing at any size that can be run.
+    convincing: the same as holds_on at the size that convinces; run with the slow tests.
+    """
+
+    id: str
+    question: str
+    statement: str
+    source: str
+    assumptions: Mapping[str, Callable[[Any], bool] | None]
+    predict: Callable[[Any, torch.Generator], Prediction]
+    measure: Callable[[Any, torch.Generator], Measurement | tuple[Measurement, Outcome]]
+    holds_on: Callable[[], Any]
+    fails_on: Callable[[], Any]
+    corrupted: Callable[[], Any]
+    falsifiable: bool = True
+    expected: Verdict = Verdict.HOLDS
+    convincing: Callable[[], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.question not in QUESTIONS:
+            raise ValueError(f"claim {self.id}: question {self.question!r}; give one of {', '.join(QUESTIONS)}")
+        if not self.source:
+            raise ValueError(f"claim {self.id} has no source; name the paper or the slide")
+
+
+def check(
+    claim: Claim,
+    case: Any = None,
+    *,
+    generator: torch.Generator | None = None,
+    bypass_assumptions: bool = False,
+) -> Finding:
+    """Check `claim` on `case` (its own good case when None) and return the finding.
+
+    bypass_assumptions judges as if every assumption were taken on trust: to see the statement fail where it should.
+    """
+    began = time.perf_counter()
+    generator = or_default(generator)
+    case = claim.holds_on() if case is None else case
+    assumptions = {
+        name: Assumption.ON_TRUST
+        if test is None or bypass_assumptions
+        else (Assumption.CHECKED if test(case) else Assumption.BROKEN)
+        for name, test in claim.assumptions.items()
+    }
+    prediction = claim.predict(case, generator)
+    measured = claim.measure(case, generator)
+    measurement, outcome = measured if isinstance(measured, tuple) else (measured, None)
+    broken = [name for name, state in assumptions.items() if state is Assumption.BROKEN]
+    reason = f"not met: {', '.join(broken)}" if broken else outcome.reason if outcome is not None else ""
+    return Finding(
+        id=claim.id,
+        question=claim.question,
+        statement=claim.statement,
+        source=claim.source,
+        verdict=judge(prediction, measurement, assumptions, outcome),
+        prediction=prediction,
+        measurement=measurement,
+        margin=margin(prediction, measurement),
+        assumptions=assumptions,
+        reason=reason,
+        seconds=time.perf_counter() - began,
+    )

@@ -1,0 +1,1 @@
+"""How can a deep network generalize well without overfitting the noise?"""

@@ -1,0 +1,1 @@
+"""Instruments for generalization, one file each."""

@@ -1,0 +1,1 @@
+"""Claims on generalization, one file each."""

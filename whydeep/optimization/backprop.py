@@ -1,0 +1,199 @@
+"""Back-propagation: any torch.optim optimizer over a problem."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whydeep.core.data import Data
+from whydeep.core.evaluation import outputs
+from whydeep.core.problem import Problem
+from whydeep.core.randomness import global_seed, or_default
+from whydeep.core.training import Callback, Outcome, Progress, Status, Training
+
+Schedule = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
+
+
+def cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Let the step size fall as (1 + cos(pi k / steps)) / 2."""
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+
+SCHEDULES: dict[str, Schedule | None] = {"constant": None, "cosine": cosine}
+
+
+@dataclass(frozen=True)
+class Backprop:
+    """Minimise the risk by a torch.optim optimizer on gradients from back-propagation.
+
+    optimizer: a class of torch.optim; `options` are its other arguments (momentum, weight_decay, ...).
+    lr: step size. epochs or steps: how long, one of them. batch_size: None takes the full batch.
+    schedule: "constant", "cosine", or a function (optimizer, steps) -> LRScheduler, advanced after every step.
+    validation: the fraction of the training data held back; the iterate with the least risk on it is returned.
+    patience: stop after so many passes without a better one (needs validation).
+    goal: stop as converged when the training risk is at most this.
+    monitor: the history's risk and error are taken on at most so many training samples, the same ones throughout.
+
+    History: "loss", "seconds", for classes "error" (misclassified fraction), with validation "validation" (risk).
+    Outcome DIVERGED when the loss is not finite: the model is the one after the last finite pass.
+
+    >>> from whydeep.networks import linear
+    >>> data = Data(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1]), classes=2)
+    >>> solver = Backprop(torch.optim.SGD, lr=1.0, epochs=100)
+    >>> float(solver.train(Problem(linear(1, 2), data)).history["error"][-1])
+    0.0
+    """
+
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
+    lr: float = 1e-3
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | None = 64
+    schedule: str | Schedule = "constant"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    validation: float = 0.0
+    patience: int | None = None
+    goal: float | None = None
+    monitor: int = 10_000
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"epochs={self.epochs} and steps={self.steps}; give exactly one of them")
+        if (self.epochs or self.steps or 0) < 1:
+            raise ValueError(f"epochs={self.epochs}, steps={self.steps}; give at least 1")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}; give at least 1, or None for the full batch")
+        if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.schedule!r}; give one of {', '.join(SCHEDULES)}, or a function")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation={self.validation}; give a fraction in [0, 1)")
+        if self.patience is not None and not self.validation:
+            raise ValueError("patience needs a validation split; give validation=0.1, say")
+
+    def train(
+        self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None
+    ) -> Training:
+        """Train a copy of `problem.model` from its present parameters."""
+        generator = or_default(generator)
+        with global_seed(generator):  # dropout draws from the global generator
+            return _Run(self, problem, generator, callback).run()
+
+
+class _Run:
+    """The state of one training."""
+
+    def __init__(
+        self, solver: Backprop, problem: Problem, generator: torch.Generator, callback: Callback | None
+    ) -> None:
+        self.solver, self.problem, self.generator, self.callback = solver, problem, generator, callback
+        self.model = problem.copy()
+        self.train, self.held = problem.train, None
+        if solver.validation:
+            size = max(1, round(solver.validation * len(problem.train)))
+            self.held, self.train = problem.train.split(size, generator)
+        self.watched = self.train.subsample(solver.monitor, generator)
+        self.batch = min(solver.batch_size or len(self.train), len(self.train))
+        self.per_pass = math.ceil(len(self.train) / self.batch)
+        self.total = solver.steps or (solver.epochs or 0) * self.per_pass
+        trainable = [value for value in self.model.parameters() if value.requires_grad]
+        self.optimizer = solver.optimizer(trainable, lr=solver.lr, **solver.options)
+        schedule = SCHEDULES[solver.schedule] if isinstance(solver.schedule, str) else solver.schedule
+        self.scheduler = schedule(self.optimizer, self.total) if schedule is not None else None
+        self.history: dict[str, list[float]] = {}
+        self.seconds = 0.0
+        self.done = 0
+        self.best: tuple[float, int, dict[str, Tensor]] = (math.inf, 0, {})
+
+    def run(self) -> Training:
+        modes = [module.training for module in self.problem.model.modules()]
+        self.model.train()
+        finite = self._record()
+        outcome = Outcome(Status.DIVERGED, "the risk is not finite at the start") if not finite else None
+        passes = 0
+        last = copy.deepcopy(self.model.state_dict())
+        while outcome is None:
+            outcome = self._pass()
+            if outcome is not None and outcome.diverged:
+                break
+            passes += 1
+            if not self._record():
+                outcome = Outcome(Status.DIVERGED, f"the risk is not finite after pass {passes}")
+                break
+            last = copy.deepcopy(self.model.state_dict())
+            outcome = outcome or self._verdict(passes)
+        if outcome.diverged:
+            self.model.load_state_dict(last)
+        elif self.held is not None:
+            self.model.load_state_dict(self.best[2])
+        self.model.zero_grad(set_to_none=True)
+        for module, mode in zip(self.model.modules(), modes, strict=True):
+            module.training = mode
+        history = {name: torch.tensor(values, dtype=torch.float64) for name, values in self.history.items()}
+        return Training(self.model, history, outcome, self.seconds)
+
+    def _pass(self) -> Outcome | None:
+        """Take the steps of one pass; return an outcome when the training ends inside it."""
+        began = time.perf_counter()
+        try:
+            for x, y in self.train.batches(self.batch, self.generator):
+                loss = self._step(x, y)
+                if not math.isfinite(loss):
+                    return Outcome(Status.DIVERGED, f"the loss is {loss} at step {self.done + 1}")
+                self.done += 1
+                if self.scheduler is not None:
+                    self.scheduler.step()
+                if self.callback is not None and self.callback(Progress(self.done, self.total, loss)):
+                    return Outcome(Status.INTERRUPTED, f"stopped by the callback at step {self.done}")
+                if self.done == self.total:
+                    return Outcome(Status.BUDGET_SPENT, f"{self.total} steps done")
+        finally:
+            self.seconds += time.perf_counter() - began
+        return None
+
+    def _step(self, x: Tensor, y: Tensor) -> float:
+        def closure() -> Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.problem.per_sample(self.model(x), y).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        # L-BFGS calls the closure several times; every other optimizer calls it once, with the same result.
+        return float(self.optimizer.step(closure).detach())  # type: ignore[arg-type, union-attr]
+
+    def _record(self) -> bool:
+        """Append to the history; return whether the risk is finite."""
+        loss, error = _risk_and_error(self.problem, self.model, self.watched)
+        values = {"loss": loss, "seconds": self.seconds} | ({} if error is None else {"error": error})
+        if self.held is not None:
+            values["validation"] = _risk_and_error(self.problem, self.model, self.held)[0]
+            if values["validation"] < self.best[0] or not self.best[2]:
+                passes = len(self.history.get("loss", []))
+                self.best = (values["validation"], passes, copy.deepcopy(self.model.state_dict()))
+        if not math.isfinite(loss):
+            return False
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(value)
+        return True
+
+    def _verdict(self, passes: int) -> Outcome | None:
+        goal, patience = self.solver.goal, self.solver.patience
+        if goal is not None and self.history["loss"][-1] <= goal:
+            return Outcome(Status.CONVERGED, f"the risk reached {goal:g} after {passes} passes")
+        if patience is not None and passes - self.best[1] >= patience:
+            return Outcome(Status.STOPPED_EARLY, f"no better validation risk in {patience} passes")
+        return None
+
+
+def _risk_and_error(problem: Problem, model: nn.Module, data: Data) -> tuple[float, float | None]:
+    output = outputs(model, data)
+    loss = float(problem.per_sample(output, data.targets).double().mean())
+    if data.classes is None:
+        return loss, None
+    return loss, float((output.argmax(1) != data.targets).double().mean())

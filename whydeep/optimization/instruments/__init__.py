@@ -1,0 +1,1 @@
+"""Instruments for optimization, one file each."""

@@ -1,0 +1,1 @@
+"""The landscape of the empirical risk: curvature and paths."""

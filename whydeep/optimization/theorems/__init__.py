@@ -1,0 +1,1 @@
+"""Claims on optimization, one file each."""

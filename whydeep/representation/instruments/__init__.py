@@ -1,0 +1,1 @@
+"""Instruments for representation, one file each."""
