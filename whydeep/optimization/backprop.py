@@ -161,11 +161,12 @@ class _Run:
         def closure() -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.problem.per_sample(self.model(x), y).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
         # L-BFGS calls the closure several times; every other optimizer calls it once, with the same result.
-        return float(self.optimizer.step(closure).detach())  # type: ignore[arg-type, union-attr]
+        loss: Any = self.optimizer.step(closure)  # type: ignore[arg-type]  # torch types the result as a float
+        return float(loss.detach())
 
     def _record(self) -> bool:
         """Append to the history; return whether the risk is finite."""
