@@ -161,7 +161,7 @@ class _Run:
         def closure() -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.problem.per_sample(self.model(x), y).mean()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
         # L-BFGS calls the closure several times; every other optimizer calls it once, with the same result.
