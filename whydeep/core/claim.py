@@ -20,19 +20,50 @@ QUESTIONS = ("representation", "approximation", "generalization", "optimization"
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on a claim in one case, with both numbers."""
+    """The verdict on a statement in one case, with both numbers; `judged` makes one."""
 
     id: str
     question: str
     statement: str
     source: str
     verdict: Verdict
-    prediction: Prediction
-    measurement: Measurement
+    predicted: Prediction
+    measured: Measurement
     margin: float
     assumptions: Mapping[str, Assumption] = field(default_factory=dict)
     reason: str = ""
     seconds: float = 0.0
+
+
+def judged(
+    id: str,
+    *,
+    question: str,
+    statement: str,
+    source: str,
+    predicted: Prediction,
+    measured: Measurement,
+    assumptions: Mapping[str, Assumption] | None = None,
+    outcome: Outcome | None = None,
+    seconds: float = 0.0,
+) -> Finding:
+    """Return the finding with the verdict of `judge`; its reason names broken assumptions or how a training ended."""
+    assumptions = assumptions or {}
+    broken = [name for name, state in assumptions.items() if state is Assumption.BROKEN]
+    reason = f"not met: {', '.join(broken)}" if broken else outcome.reason if outcome is not None else ""
+    return Finding(
+        id=id,
+        question=question,
+        statement=statement,
+        source=source,
+        verdict=judge(predicted, measured, assumptions, outcome),
+        predicted=predicted,
+        measured=measured,
+        margin=margin(predicted, measured),
+        assumptions=assumptions,
+        reason=reason,
+        seconds=seconds,
+    )
 
 
 @dataclass(frozen=True)
@@ -92,21 +123,17 @@ def check(
         else (Assumption.CHECKED if test(case) else Assumption.BROKEN)
         for name, test in claim.assumptions.items()
     }
-    prediction = claim.predict(case, generator)
-    measured = claim.measure(case, generator)
-    measurement, outcome = measured if isinstance(measured, tuple) else (measured, None)
-    broken = [name for name, state in assumptions.items() if state is Assumption.BROKEN]
-    reason = f"not met: {', '.join(broken)}" if broken else outcome.reason if outcome is not None else ""
-    return Finding(
-        id=claim.id,
+    predicted = claim.predict(case, generator)
+    result = claim.measure(case, generator)
+    measured, outcome = result if isinstance(result, tuple) else (result, None)
+    return judged(
+        claim.id,
         question=claim.question,
         statement=claim.statement,
         source=claim.source,
-        verdict=judge(prediction, measurement, assumptions, outcome),
-        prediction=prediction,
-        measurement=measurement,
-        margin=margin(prediction, measurement),
+        predicted=predicted,
+        measured=measured,
         assumptions=assumptions,
-        reason=reason,
+        outcome=outcome,
         seconds=time.perf_counter() - began,
     )

@@ -120,6 +120,11 @@ class Data:
         return tuple(self.x.shape[1:])
 
     @property
+    def outputs(self) -> int:
+        """Number of outputs that a network for these targets has: the classes, or the regression targets."""
+        return self.targets.shape[1] if self.classes is None else self.classes
+
+    @property
     def targets(self) -> Tensor:
         """The targets; raises `DataError` when there are none."""
         if self.y is None:
