@@ -31,7 +31,7 @@ _HOME = {
     "judge": "whydeep.core",
 }
 _PACKAGES = ("approximation", "core", "data", "generalization", "networks", "optimization", "representation")
-__all__ = [*_HOME, *_PACKAGES]  # noqa: PLE0604
+__all__ = [*_HOME, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:

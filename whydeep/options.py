@@ -1,0 +1,197 @@
+"""The options that commands share, and what they stand for: a network, data, a solver."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+# Imports of whydeep stand inside the functions: --help and usage errors do not wait for PyTorch.
+
+Command = Callable[..., Any]
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Let FILE.toml give the defaults of the other options; flags override them."""
+    if path is None:
+        return None
+    from whydeep.core.errors import InputError
+
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise InputError(f"cannot read {path}: {fault.strerror}", "name a TOML file") from fault
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise InputError(f"{path} is not TOML: {fault}", "repair it") from fault
+    known = {option.name: option for option in context.command.params if option.name}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        names = ", ".join(sorted(name for name in known if name not in ("config", "help")))
+        raise InputError(f"{path} has unknown keys {', '.join(unknown)}", f"give any of {names}")
+    context.default_map = {**(context.default_map or {}), **given}
+    return path
+
+
+def _together(*options: Command) -> Command:
+    def decorate(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+class Floats(click.ParamType):
+    """Numbers separated by commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Return "0.1,0.2" as (0.1, 0.2); a list from a configuration file likewise."""
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        try:
+            return tuple(float(part) for part in parts)
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 0.1307 or 0.5,0.5,0.5", param, ctx)
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    help="Options from a TOML file (names as here, without dashes); flags override it.",
+)
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of a failure.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
+seed_option = click.option("--seed", default=0, show_default=True, help="Same seed, same numbers.")
+problem_options = _together(
+    click.option("--data", default="digits", show_default=True, metavar="SPEC", help="digits, photos[?..], "
+                 "mnist:DIR, idx:DIR, csv:FILE?target=.., parquet:FILE?target=.., npz:FILE, folder:DIR, cifar10:DIR, openml:NAME, "
+                 "synthetic:NAME?n=.."),
+    click.option("--model", default="mlp:100,100", show_default=True, metavar="NAME|FILE.py:OBJECT",
+                 help="linear, mlp:WIDTHS[?activation=..&init=..&gain=..], cnn[:CHANNELS], or a callable or module of "
+                 "your own. The Python file is executed."),
+    click.option("--weights", type=click.Path(path_type=Path), help="A trained state: safetensors, or a state dict "
+                 "(read with weights_only)."),
+    click.option("--mean", type=Floats(), help="The network expects (x - mean) / std: values, one a channel or one."),
+    click.option("--std", type=Floats(), help="See --mean."),
+    click.option("--bounds", type=float, nargs=2, metavar="LOW HIGH", help="Range of the inputs, for attacks."),
+    click.option("--loss", type=click.Choice(["cross_entropy", "squared", "hinge"]), help="cross_entropy for classes, "
+                 "squared for regression unless given."),
+    click.option("--solver", metavar="NAME[?key=value&..]", help="adam, sgd, sgld or admm; trains a given module, too."),
+    click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda", "mps"])),
+    seed_option,
+)  # fmt: skip
+
+
+def case_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the options into a network, data and the rest; raises `InputError` with the remedy."""
+    import torch
+
+    from whydeep import data, networks
+    from whydeep.core.errors import InputError
+    from whydeep.networks.normalise import normalised
+    from whydeep.optimization.named import by_name
+
+    if (options["mean"] is None) != (options["std"] is None):
+        raise InputError("only one of --mean and --std", "give both")
+    seed: int = options["seed"]
+    train, test = data.load(options["data"], seed=seed)
+    if options.get("heldout") is not None:
+        test = data.load_heldout(options["heldout"], seed=seed)
+    if options["bounds"]:
+        low, high = options["bounds"]
+        if not low < high:
+            raise InputError(f"--bounds {low:g} {high:g}", "give the smaller number first")
+        train, test = replace(train, bounds=(low, high)), replace(test, bounds=(low, high))
+    name: str = options["model"]
+    shape = {"input_shape": train.input_shape, "outputs": train.outputs}
+    source = networks.load_object(name, **shape) if ".py" in name else networks.by_name(name, **shape)
+    factory, module = source.factory, source.module
+    if options["weights"] is not None:
+        if module is None:
+            assert factory is not None
+            module = factory()
+        networks.load_weights(module, options["weights"])
+    if options["mean"] is not None:
+        mean, std, plain_factory = options["mean"], options["std"], factory
+        module = None if module is None else normalised(module, mean, std)
+        factory = None if plain_factory is None else lambda: normalised(plain_factory(), mean, std)
+    return {
+        "train": train,
+        "test": test,
+        "module": module is not None,
+        "model": factory if module is None else module,
+        "factory": factory,
+        "loss": options["loss"] or ("squared" if train.classes is None else "cross_entropy"),
+        "solver": None if options["solver"] is None else by_name(options["solver"], samples=len(train)),
+        "generator": torch.Generator().manual_seed(seed),
+        "device": device(options["device"]),
+        "options": dict(options),
+    }
+
+
+def device(name: str) -> str:
+    """Return the device of that name; "auto" is the first of cuda, mps, cpu that is there."""
+    import torch
+
+    from whydeep.core.errors import InputError
+
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(kind for kind in ("cuda", "mps", "cpu") if available[kind])
+    if not available[name]:
+        raise InputError(f"there is no {name} device here", "use --device auto")
+    return name
+
+
+def resolved(context: click.Context, case: Mapping[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
+    """Every option as it was resolved, and the shortest command that gives the same without --only and --out."""
+    from whydeep.core.record import plain
+
+    words = ["whydeep", context.info_name or ""]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in ("only", "more_only", "out", "as_json") or context.get_parameter_source(name) in (
+            ParameterSource.DEFAULT,
+            None,
+        ):
+            continue
+        value = context.params.get(name)
+        if value is None or not parameter.opts:
+            continue
+        texts = [",".join(f"{v:g}" for v in value)] if name in ("mean", "std") else (
+            [f"{v:g}" for v in value] if name == "bounds" else [str(value)]
+        )  # fmt: skip
+        words += [parameter.opts[0], *texts]
+    options = {k: v for k, v in case["options"].items() if k not in ("only", "out")}
+    return plain(options) | {
+        "loss": case["loss"],
+        "device": case["device"],
+        "only": list(only),
+        "command": shlex.join(words),
+        "python": _python(case["options"]),
+    }
+
+
+def _python(options: Mapping[str, Any]) -> str:
+    """The lines that make model, train and test in Python."""
+    name = options["model"]
+    call = f"{name!r}, input_shape=train.input_shape, outputs=train.outputs"
+    loader = f"wd.networks.load_object({call})" if ".py" in name else f"wd.networks.by_name({call})"
+    lines = [
+        "import whydeep as wd",
+        f"train, test = wd.data.load({options['data']!r}, seed={options['seed']})",
+        f"model = {loader}.model",
+    ]
+    if options["weights"] is not None:
+        lines[-1] = f"model = {loader}.with_weights({str(options['weights'])!r})"
+    return "\n".join(lines)
