@@ -79,17 +79,17 @@ def examine(context: click.Context, more_only: tuple[str, ...], as_json: bool, *
     with terminal.watching(quiet=as_json) as watch:
         case = case_of(options)
         examination = run(
-            case["model"],
-            case["train"],
-            case["test"],
-            loss=case["loss"],
-            solver=case["solver"],
-            factory=case["factory"],
+            case.model,
+            case.train,
+            case.test,
+            loss=case.loss,
+            solver=case.solver,
+            factory=case.factory,
             budget=options["budget"],
             heldout=options["heldout"] is not None,
             only=only,
-            generator=case["generator"],
-            device=case["device"],
+            generator=case.generator,
+            device=case.device,
             config=resolved(context, case, only),
             watch=watch,
         )
@@ -125,14 +125,14 @@ def train(context: click.Context, as_json: bool, **options: Any) -> int:
 
     with terminal.watching(quiet=as_json) as watch:
         case = case_of(options)
-        model = case["model"] if case["module"] else case["factory"]()
-        problem = Problem(model, case["train"], case["test"], case["loss"]).to(case["device"])
-        solver = case["solver"] or by_name("adam", samples=len(problem.train))
+        model = case.given or case.factory()
+        problem = Problem(model, case.train, case.test, case.loss).to(case.device)
+        solver = case.solver or by_name("adam", samples=len(problem.train))
 
         def tell(progress: Progress) -> bool | None:
             return watch("training", progress)
 
-        result = solver.train(problem, generator=case["generator"], callback=tell)
+        result = solver.train(problem, generator=case.generator, callback=tell)
     trained = problem.with_model(result.model)
     content = {
         "outcome": {"status": result.outcome.status.value, "reason": result.outcome.reason},
@@ -140,7 +140,7 @@ def train(context: click.Context, as_json: bool, **options: Any) -> int:
         "history": {name: plain(values.tolist()) for name, values in result.history.items()},
         "seconds": result.seconds,
         "config": resolved(context, case, ()) | {"solver": repr(solver)},
-        "environment": environment(case["device"]),
+        "environment": environment(case.device),
     }
     out: Path = options["out"]
     save_weights(result.model, out / "weights.safetensors")

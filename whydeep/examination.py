@@ -27,7 +27,7 @@ from whydeep.core.loss import Loss, PerSample
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, or_default
 from whydeep.core.record import NotDone, Question, Record, Section
-from whydeep.core.training import Progress, Solver
+from whydeep.core.training import Progress, Solver, Status
 from whydeep.data.accept import as_data
 from whydeep.networks.source import save_weights
 from whydeep.networks.summary import summary
@@ -98,7 +98,8 @@ def examine(
     config: what the page says of how it was called. watch: told of the progress.
 
     Each instrument has its own random numbers, derived from the generator and its name: running it alone gives the
-    same numbers again. One that fails becomes a failed section; Ctrl-C ends the examination with what there is.
+    same numbers again. One that fails becomes a failed section; Ctrl-C ends the examination with what there is, and a
+    training that `watch` stopped is written without being examined.
     Raises `InputError` when model, data, loss or an option do not fit.
     """
     began = time.perf_counter()
@@ -196,7 +197,7 @@ def _run(
     failed: dict[str, list[NotDone]] = {i.question: [] for i in chosen}
     inapplicable: dict[str, list[NotDone]] = {i.question: [] for i in chosen}
     tracebacks: dict[str, str] = {}
-    interrupted = False
+    interrupted = subject.training is not None and subject.training.outcome.status is Status.INTERRUPTED
     for index, instrument in enumerate(chosen):
         if interrupted:
             failed[instrument.question].append(NotDone(instrument.name, instrument.title, "not run: interrupted"))

@@ -5,12 +5,19 @@ from __future__ import annotations
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from whydeep.core.data import Data
+    from whydeep.core.training import Solver
 
 # Imports of whydeep stand inside the functions: --help and usage errors do not wait for PyTorch.
 
@@ -92,17 +99,36 @@ problem_options = _together(
 )  # fmt: skip
 
 
-def case_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the options into a network, data and the rest; raises `InputError` with the remedy."""
+@dataclass(frozen=True)
+class Case:
+    """What the options stand for. `given` is a network to be taken as it is; `factory` makes fresh ones."""
+
+    given: nn.Module | None
+    factory: Callable[[], nn.Module] | None
+    train: Data
+    test: Data | None
+    loss: str
+    solver: Solver | None
+    generator: torch.Generator
+    device: str
+    options: Mapping[str, Any]
+
+    @property
+    def model(self) -> nn.Module | Callable[[], nn.Module]:
+        """The given network, or the factory when there is none."""
+        model = self.given or self.factory
+        assert model is not None
+        return model
+
+
+def case_of(options: Mapping[str, Any]) -> Case:
+    """Turn the options into a network, data and a solver; raises `InputError` with the remedy."""
     import torch
 
-    from whydeep import data, networks
+    from whydeep import data
     from whydeep.core.errors import InputError
-    from whydeep.networks.normalise import normalised
     from whydeep.optimization.named import by_name
 
-    if (options["mean"] is None) != (options["std"] is None):
-        raise InputError("only one of --mean and --std", "give both")
     seed: int = options["seed"]
     train, test = data.load(options["data"], seed=seed)
     if options.get("heldout") is not None:
@@ -112,31 +138,43 @@ def case_of(options: Mapping[str, Any]) -> dict[str, Any]:
         if not low < high:
             raise InputError(f"--bounds {low:g} {high:g}", "give the smaller number first")
         train, test = replace(train, bounds=(low, high)), replace(test, bounds=(low, high))
+    given, factory = _network(options, train)
+    return Case(
+        given=given,
+        factory=factory,
+        train=train,
+        test=test,
+        loss=options["loss"] or ("squared" if train.classes is None else "cross_entropy"),
+        solver=None if options["solver"] is None else by_name(options["solver"], samples=len(train)),
+        generator=torch.Generator().manual_seed(seed),
+        device=device(options["device"]),
+        options=dict(options),
+    )
+
+
+def _network(options: Mapping[str, Any], train: Data) -> tuple[nn.Module | None, Callable[[], nn.Module] | None]:
+    """Return the network to be taken as it is, and the factory of fresh ones; either may be None, not both."""
+    from whydeep import networks
+    from whydeep.core.errors import InputError
+    from whydeep.networks.normalise import normalised
+
+    mean, std = options["mean"], options["std"]
+    if (mean is None) != (std is None):
+        raise InputError("only one of --mean and --std", "give both")
     name: str = options["model"]
-    shape = {"input_shape": train.input_shape, "outputs": train.outputs}
-    source = networks.load_object(name, **shape) if ".py" in name else networks.by_name(name, **shape)
-    factory, module = source.factory, source.module
+    find = networks.load_object if ".py" in name else networks.by_name
+    source = find(name, input_shape=train.input_shape, outputs=train.outputs)
+    given, factory = source.module, source.factory
     if options["weights"] is not None:
-        if module is None:
-            assert factory is not None
-            module = factory()
-        networks.load_weights(module, options["weights"])
-    if options["mean"] is not None:
-        mean, std, plain_factory = options["mean"], options["std"], factory
-        module = None if module is None else normalised(module, mean, std)
-        factory = None if plain_factory is None else lambda: normalised(plain_factory(), mean, std)
-    return {
-        "train": train,
-        "test": test,
-        "module": module is not None,
-        "model": factory if module is None else module,
-        "factory": factory,
-        "loss": options["loss"] or ("squared" if train.classes is None else "cross_entropy"),
-        "solver": None if options["solver"] is None else by_name(options["solver"], samples=len(train)),
-        "generator": torch.Generator().manual_seed(seed),
-        "device": device(options["device"]),
-        "options": dict(options),
-    }
+        given = given if factory is None else factory()
+        networks.load_weights(given, options["weights"])
+    if mean is None:
+        return given, factory
+    plain = factory
+    return (
+        None if given is None else normalised(given, mean, std),
+        None if plain is None else lambda: normalised(plain(), mean, std),
+    )
 
 
 def device(name: str) -> str:
@@ -153,7 +191,7 @@ def device(name: str) -> str:
     return name
 
 
-def resolved(context: click.Context, case: Mapping[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
+def resolved(context: click.Context, case: Case, only: tuple[str, ...]) -> dict[str, Any]:
     """Every option as it was resolved, and the shortest command that gives the same without --only and --out."""
     from whydeep.core.record import plain
 
@@ -172,26 +210,27 @@ def resolved(context: click.Context, case: Mapping[str, Any], only: tuple[str, .
             [f"{v:g}" for v in value] if name == "bounds" else [str(value)]
         )  # fmt: skip
         words += [parameter.opts[0], *texts]
-    options = {k: v for k, v in case["options"].items() if k not in ("only", "out")}
+    options = {k: v for k, v in case.options.items() if k not in ("only", "out")}
     return plain(options) | {
-        "loss": case["loss"],
-        "device": case["device"],
+        "loss": case.loss,
+        "device": case.device,
         "only": list(only),
         "command": shlex.join(words),
-        "python": _python(case["options"]),
+        "python": _python(case.options),
     }
 
 
 def _python(options: Mapping[str, Any]) -> str:
     """The lines that make model, train and test in Python."""
-    name = options["model"]
-    call = f"{name!r}, input_shape=train.input_shape, outputs=train.outputs"
-    loader = f"wd.networks.load_object({call})" if ".py" in name else f"wd.networks.by_name({call})"
+    name, weights = options["model"], options["weights"]
+    finder = "load_object" if ".py" in name else "by_name"
     lines = [
         "import whydeep as wd",
         f"train, test = wd.data.load({options['data']!r}, seed={options['seed']})",
-        f"model = {loader}.model",
+        f"source = wd.networks.{finder}({name!r}, input_shape=train.input_shape, outputs=train.outputs)",
+        "model = source.factory or source.module",
     ]
-    if options["weights"] is not None:
-        lines[-1] = f"model = {loader}.with_weights({str(options['weights'])!r})"
+    if weights is not None:
+        lines[-1] = "model = source.module or source.factory()"
+        lines.append(f"wd.networks.load_weights(model, {str(weights)!r})")
     return "\n".join(lines)
