@@ -1,0 +1,238 @@
+"""How a curve is drawn into axes: colours, dashes, markers, bands, and labels at the ends of the lines."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from whydeep.core.exhibit import Curve, Line
+
+ACCENTS = ("#0b61a4", "#b84300", "#00734f", "#8e3a86", "#7a5c00", "#b3246b")
+"""Told apart without colour vision by their lightness order, and never alone: markers differ, too."""
+
+INK, GREY, FAINT = "#1d1d1b", "#6b6b69", "#d9d9d4"
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES: tuple[Any, ...] = ((0, (5, 2.5)), (0, (1.5, 1.8)), (0, (6, 2, 1.5, 2)), (0, (9, 3)))
+SOLID: tuple[Any, ...] = ("-", (0, (1, 1.2)), (0, (7, 1.5)), (0, (4, 1, 1, 1)))
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+LABEL_WIDTH = 17  # characters before a label at a line's end is broken
+LABEL_LINES = 3
+LINE_HEIGHT = 1.25
+
+
+def draw(curve: Curve, axes: Axes) -> None:
+    """Draw `curve` into `axes`: measured lines in accent colours, theory dashed, references grey.
+
+    Labels stand at the ends of the lines where they fit, else in a legend below. Values that are not finite are gaps.
+    """
+    styles = trace(curve, axes)
+    _scale(curve, axes)
+    axes.set(xlabel=_named(curve.x_label, curve.x_log), ylabel=_named(curve.y_label, curve.y_log))
+    _frame(curve, axes)
+    if len(curve.lines) > 1:
+        _label(curve, axes, [str(style["color"]) for style in styles])
+
+
+def trace(curve: Curve, axes: Axes) -> list[dict[str, Any]]:
+    """Draw the lines and bands alone, and return the style of each line."""
+    styles = _styles(curve)
+    for line, style in zip(curve.lines, styles, strict=True):
+        x, y = _finite(line.x), _finite(line.y)
+        axes.plot(x, y, **style)
+        if line.low is not None and line.high is not None:
+            low, high = _finite(line.low), _finite(line.high)
+            if len(x) == 1:  # a band over one point is a bar
+                axes.vlines(x, low, high, color=style["color"], linewidth=1.2)
+            else:
+                axes.fill_between(x, low, high, color=style["color"], alpha=0.16, linewidth=0)
+    return styles
+
+
+def tick(value: float, _position: int | None = None) -> str:
+    """Return the text at a tick: no more digits than it has, thousands apart, powers of ten where long.
+
+    >>> tick(0.30000000000000004), tick(20000), tick(1e-7), tick(-2.5e8)
+    ('0.3', '20,000', '10⁻⁷', '−2.5×10⁸')
+    """
+    size = abs(value)
+    if size == 0 or 1e-4 <= size < 1e6:
+        text = f"{value:,.10f}".rstrip("0").rstrip(".")
+        return text.replace("-", "−")
+    mantissa, _, power = f"{value:.8e}".partition("e")
+    mantissa = mantissa.rstrip("0").rstrip(".").replace("-", "−")
+    power = f"10{str(int(power)).translate(SUPERSCRIPTS)}"
+    return power if mantissa == "1" else f"{mantissa}×{power}"
+
+
+def _finite(values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    array = np.asarray(values, dtype=float)
+    return np.where(np.isfinite(array), array, np.nan)
+
+
+def _styles(curve: Curve) -> list[dict[str, Any]]:
+    counts = {"measured": 0, "theory": 0, "reference": 0}
+    total = {role: sum(line.role == role for line in curve.lines) for role in counts}
+    paired = total["theory"] > 1 and total["theory"] == total["measured"]
+    styles = []
+    for line in curve.lines:
+        k = counts[line.role]
+        counts[line.role] += 1
+        marker = MARKERS[k % len(MARKERS)]
+        style: dict[str, Any] = {"label": line.label, "linewidth": 1.6, "markersize": 4.2, "markeredgewidth": 0}
+        if line.role == "theory":  # beside the line that it predicts, where there is one for each
+            style |= {"color": ACCENTS[k % len(ACCENTS)] if paired else INK, "linestyle": DASHES[k % len(DASHES)]}
+            style |= {"linewidth": 1.3, "zorder": 3, "marker": marker if line.marks else None}
+        elif line.role == "reference":
+            style |= {"color": GREY, "linestyle": SOLID[k % len(SOLID)], "linewidth": 1.2, "zorder": 1.5}
+            style |= {"marker": marker if line.marks else None, "markersize": 3.4}
+        else:
+            several = total["measured"] > 1 and not line.marks
+            style |= {"color": ACCENTS[k % len(ACCENTS)], "linestyle": "-", "zorder": 2.5}
+            style["marker"] = marker if line.marks or several else None
+            if several:  # a few markers, not at the same places on every line
+                step = max(1, len(line.x) // 6)
+                style["markevery"] = (k * step // max(1, total["measured"]), step)
+        if len(line.x) == 1:
+            style["marker"] = marker
+        styles.append(style)
+    return styles
+
+
+def _named(label: str, log: bool) -> str:
+    return f"{label} (log scale)" if log and "log" not in label.lower() else label
+
+
+def _scale(curve: Curve, axes: Axes) -> None:
+    if curve.x_log:
+        axes.set_xscale("log")
+    if curve.y_log:
+        axes.set_yscale("log")
+    axes.margins(x=0.02 if curve.x_ticks is None else 0.06, y=0.06)
+    axes.autoscale_view()
+    drawn = [_finite(part) for line in curve.lines for part in (line.y, line.low, line.high) if part]
+    values = np.concatenate([*drawn, np.empty(0)])
+    values = values[np.isfinite(values)]
+    if curve.y_log or not len(values):
+        return
+    low, high = float(values.min()), float(values.max())
+    if 0 <= low < 0.5 * high:  # zero is near: show it, so that heights can be compared
+        axes.set_ylim(bottom=0 if low > 0.02 * high else -0.02 * high)
+    elif low < 0 < high:
+        axes.axhline(0, color=FAINT, linewidth=0.8, zorder=1)
+
+
+def _frame(curve: Curve, axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for axis, log in ((axes.xaxis, curve.x_log), (axes.yaxis, curve.y_log)):
+        low, high = axis.get_view_interval()
+        decades = math.log10(high / low) if log and low > 0 else 0.0
+        if not log:
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        elif decades < 2:  # too few powers of ten to read a value from
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+        else:
+            axis.set_major_locator(LogLocator(numticks=7))
+        axis.set_major_formatter(FuncFormatter(tick))
+        axis.set_minor_formatter(NullFormatter())
+    if curve.x_ticks is None:
+        return
+    names = [textwrap.fill(name, 12, break_long_words=False) for name in curve.x_ticks]
+    longest = max((len(part) for name in names for part in name.split("\n")), default=0)
+    crowded = longest * len(names) > 52  # characters that fit beside each other at the usual size
+    if crowded:
+        axes.set_xticks(range(len(names)), curve.x_ticks, rotation=30, ha="right", rotation_mode="anchor")
+    else:
+        axes.set_xticks(range(len(names)), names)
+
+
+def _label(curve: Curve, axes: Axes, colours: list[str]) -> None:
+    ends = [_end(line, axes) for line in curve.lines]
+    texts = [textwrap.fill(line.label, LABEL_WIDTH) for line in curve.lines]
+    size = 0.95 * _font_size(axes)
+    height = axes.get_window_extent().height * 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    heights = [LINE_HEIGHT * size * (text.count("\n") + 1) / height for text in texts]
+    fits = (
+        all(end is not None and end[0] > 0.8 for end in ends)
+        and sum(heights) <= 1.0
+        and max(text.count("\n") for text in texts) < LABEL_LINES
+    )
+    if not fits:
+        handles, names = axes.get_legend_handles_labels()
+        wrapped = [textwrap.fill(name, 58) for name in names]
+        columns = 2 if max(len(name) for name in names) <= 26 else 1
+        axes.legend(
+            handles,
+            wrapped,
+            loc="upper left",
+            bbox_to_anchor=(0, -0.2),
+            ncols=columns,
+            frameon=False,
+            fontsize=size,
+            handlelength=2.6,
+            borderaxespad=0,
+        )
+        return
+    known = [end for end in ends if end is not None]
+    for text, end, at, colour in zip(texts, known, _spread([y for _, y in known], heights), colours, strict=True):
+        moved = abs(at - end[1]) > 0.02
+        axes.annotate(
+            text,
+            xy=end,
+            xytext=(1.045 if moved else 1.015, at),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            va="center",
+            ha="left",
+            color=colour,
+            fontsize=size,
+            linespacing=1.05,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3}
+            if moved
+            else None,
+        )
+
+
+def _font_size(axes: Axes) -> float:
+    return float(axes.xaxis.get_label().get_fontsize())
+
+
+def _end(line: Line, axes: Axes) -> tuple[float, float] | None:
+    """Return where the last finite point lies, in fractions of the axes; None when outside or missing."""
+    x, y = _finite(line.x), _finite(line.y)
+    shown = np.isfinite(x) & np.isfinite(y)
+    if axes.get_yscale() == "log":
+        shown &= y > 0
+    if axes.get_xscale() == "log":
+        shown &= x > 0
+    if not shown.any():
+        return None
+    last = int(np.flatnonzero(shown)[np.argmax(x[shown])])
+    point = axes.transAxes.inverted().transform(axes.transData.transform((x[last], y[last])))
+    inside = -0.01 <= point[0] <= 1.01 and -0.01 <= point[1] <= 1.01
+    return (float(point[0]), float(point[1])) if inside else None
+
+
+def _spread(wanted: list[float], heights: list[float]) -> list[float]:
+    """Return positions near the wanted ones, in the same order, at which labels of these heights do not overlap."""
+    order = sorted(range(len(wanted)), key=lambda k: wanted[k])
+    placed = dict(enumerate(wanted))
+    bottom = 0.0
+    for k in order:  # upwards: each above the one before
+        placed[k] = max(placed[k], bottom + heights[k] / 2)
+        bottom = placed[k] + heights[k] / 2
+    top = max(1.0, sum(heights))
+    for k in reversed(order):  # and back down from the top edge
+        placed[k] = min(placed[k], top - heights[k] / 2)
+        top = placed[k] - heights[k] / 2
+    return [placed[k] for k in range(len(wanted))]

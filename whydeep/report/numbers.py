@@ -1,0 +1,139 @@
+"""How numbers are written: with the digits that their interval supports."""
+
+from __future__ import annotations
+
+import math
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+INFINITIES = {"inf": math.inf, "-inf": -math.inf}
+
+
+def interval(value: float, low: float, high: float, unit: str = "", confidence: float = 0.95) -> str:
+    """Return the value with its interval, rounded to two significant digits of the interval's width.
+
+    unit: "fraction" is written in percent, "seconds" as s; any other follows the number as it is.
+    A confidence of 0.95 goes without saying; any other is named. An interval without width is an exact number.
+    An end at infinity is written as what it leaves known: "at least" or "at most".
+
+    >>> interval(0.0167, 0.0061, 0.0359, "fraction")
+    '1.7 % (0.6 % to 3.6 %)'
+    >>> interval(41.27, 39.8, 42.6)
+    '41.3 (39.8 to 42.6)'
+    >>> interval(17610, 17610, 17610, "parameters", 1.0)
+    '17,610 parameters'
+    """
+    if low == high:
+        return quantity(value, unit)
+    if unit == "fraction":
+        value, low, high = 100 * value, 100 * low, 100 * high
+    mark = _suffix(unit)
+    sure = "" if confidence == 0.95 else f" at {100 * confidence:.12g} %"
+    ends = [number for number in (low, high) if math.isfinite(number)]
+    if not ends:
+        return f"{plain(value)}{mark} (spread unknown)"
+    if math.isinf(value):
+        return f"{plain(value)}{mark} ({_one_sided(low, high, plain(ends[0]), unit)}{sure})"
+    shown, tail = _together([value, *ends])
+    every = mark if unit == "fraction" else ""
+    if len(ends) == 1:
+        return f"{shown[0]}{tail}{mark} ({_one_sided(low, high, shown[1] + tail, unit)}{sure})"
+    return f"{shown[0]}{tail}{mark} ({shown[1]}{every} to {shown[2]}{tail}{every}{sure})"
+
+
+def quantity(value: float, unit: str = "") -> str:
+    """Return an exact number with its unit: integers whole, others to four significant digits.
+
+    >>> quantity(0.03333333, "fraction"), quantity(2.5, "seconds"), quantity(float("inf"), "nats")
+    ('3.333 %', '2.5 s', 'infinite nats')
+    """
+    return plain(100 * value if unit == "fraction" else value) + _suffix(unit)
+
+
+def plain(value: float, digits: int = 4) -> str:
+    """Return a number as a person writes it: integers whole, others to so many significant digits.
+
+    >>> plain(1234567), plain(0.00001234), plain(-2.50), plain(3.14159, 3)
+    ('1,234,567', '1.234 × 10⁻⁵', '−2.5', '3.14')
+    """
+    if math.isinf(value):
+        return "infinite" if value > 0 else "−infinite"
+    if value == int(value) and abs(value) < 1e9:
+        return _sign(f"{int(value):,}")
+    shown, tail = _scaled([value], [digits - 1 - _exponent(value)])
+    return _sign(_without_zeros(shown[0])) + tail
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the units in which one speaks of it.
+
+    >>> duration(0.0213), duration(7.24), duration(102.4), duration(7380)
+    ('0.02 s', '7.2 s', '1 min 42 s', '2 h 3 min')
+    """
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def number(encoded: float | str | None) -> float:
+    """Return what a number of a record stands for: "inf" and "-inf" are infinities, None is NaN.
+
+    Raises `ValueError` on any other text.
+    """
+    if encoded is None:
+        return math.nan
+    if isinstance(encoded, str):
+        if encoded not in INFINITIES:
+            raise ValueError(f"{encoded!r} is no number of a record")
+        return INFINITIES[encoded]
+    return float(encoded)
+
+
+def _one_sided(low: float, high: float, end: str, unit: str) -> str:
+    end += _suffix(unit) if unit == "fraction" else ""
+    return f"at most {end}" if math.isinf(low) and low < 0 else f"at least {end}"
+
+
+def _together(numbers: list[float]) -> tuple[list[str], str]:
+    """Write a value and its ends with the same decimals: two significant digits of the width."""
+    width = max(numbers) - min(numbers)
+    decimals = 1 - _exponent(width) if width > 0 else 3 - _exponent(numbers[0])
+    lost = numbers[0] != 0 and abs(numbers[0]) < 0.5 * 10.0**-decimals
+    if lost and (min(numbers) > 0 or max(numbers) < 0):
+        # The interval spans orders of magnitude: common decimals would round the value to zero.
+        each = [1 - _exponent(number) for number in numbers]
+    else:
+        each = [decimals] * len(numbers)
+    shown, tail = _scaled(numbers, each)
+    return [_sign(text) for text in shown], tail
+
+
+def _scaled(numbers: list[float], decimals: list[int]) -> tuple[list[str], str]:
+    """Write numbers with their decimals (negative: rounded to tens, hundreds, ...), a power of ten set apart."""
+    largest = _exponent(max(numbers, key=abs))
+    power = largest if largest >= 6 or largest < -4 else 0
+    shown = []
+    for number, places in zip(numbers, decimals, strict=True):
+        scaled, places = number / 10.0**power, places + power
+        # Adding 0.0 turns a rounded -0.0 into 0.0.
+        shown.append("0" if number == 0 else f"{round(scaled, places) + 0.0:,.{max(0, places)}f}")
+    return shown, f" × 10{str(power).translate(SUPERSCRIPTS)}" if power else ""
+
+
+def _exponent(value: float) -> int:
+    """Return the power of ten of the first significant digit, after rounding to twelve: 0.1 + 0.2 is 0.3."""
+    return 0 if value == 0 else int(f"{value:.11e}".partition("e")[2])
+
+
+def _without_zeros(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _sign(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _suffix(unit: str) -> str:
+    return {"": "", "fraction": " %", "seconds": " s"}.get(unit, f" {unit}")
