@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -89,7 +90,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         except (safetensors.SafetensorError, OSError) as fault:
             raise InputError(f"{path} is no safetensors file: {fault}", "fetch or save it again") from fault
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # On a pickle of another protocol PyTorch asks to report it to its authors; here it is refused below.
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as fault:
         raise InputError(
             f"{path} holds more than tensors, or no tensors", "save model.state_dict() alone, best as .safetensors"
