@@ -1,0 +1,144 @@
+"""Chains of linear layers and smooth activations: the networks that ADMM can train, and their weight matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from whydeep.core.errors import InputError
+
+from .majoriser import IDENTITY, SUPPORTED, Activation
+
+_NAMES = ", ".join(sorted(kind.__name__ for kind in SUPPORTED))
+_REMEDY = f"give an nn.Sequential of Flatten, Linear and {_NAMES} that ends in Linear"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """V_out = s([V_in, 1] W'), W (outputs, inputs + 1); without a bias the column of ones is missing."""
+
+    linear: nn.Linear
+    activation: Activation
+
+    @property
+    def bias(self) -> bool:
+        """Whether the last column of W is a bias; it is penalised like the rest, as in the authors' code."""
+        return self.linear.bias is not None
+
+    def inputs(self, states: Tensor) -> Tensor:
+        """Return what W multiplies, (n, inputs + 1): `states` (n, inputs) with a column of ones for a bias."""
+        return torch.cat([states, torch.ones_like(states[:, :1])], 1) if self.bias else states
+
+    def preactivation(self, weight: Tensor, states: Tensor) -> Tensor:
+        """Return U = [V, 1] W', (n, outputs)."""
+        if self.bias:
+            return torch.addmm(weight[:, -1], states, weight[:, :-1].T)
+        return states @ weight.T
+
+    def without_bias(self, weight: Tensor) -> Tensor:
+        """Return the part of W that multiplies the states, (outputs, inputs)."""
+        return weight[:, :-1] if self.bias else weight
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The layers of a network f(x) = W_N s(W_{N-1} ... s(W_1 x)); the last has no activation."""
+
+    layers: tuple[Layer, ...]
+    flatten: bool
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Chain:
+        """Return the chain that `model` is.
+
+        Raises `InputError` naming the module that does not fit: the kinds are compared exactly, as a subclass may
+        compute anything. Nested nn.Sequential are read in order; Identity counts as no activation.
+        """
+        modules = _modules(model, "model")
+        flatten = bool(modules) and type(modules[0][1]) is nn.Flatten
+        if flatten:
+            first = modules.pop(0)[1]
+            assert isinstance(first, nn.Flatten)
+            if (first.start_dim, first.end_dim) != (1, -1):
+                raise InputError(
+                    f"ADMM cannot train through {first}", "let Flatten keep the samples only: nn.Flatten()"
+                )
+        pairs: list[tuple[nn.Linear, Activation | None]] = []
+        for name, module in modules:
+            if type(module) is nn.Linear:
+                pairs.append((module, None))
+            elif type(module) is nn.Identity:
+                continue
+            elif type(module) in SUPPORTED and pairs and pairs[-1][1] is None:
+                _check_options(name, module)
+                pairs[-1] = (pairs[-1][0], SUPPORTED[type(module)])
+            else:
+                raise InputError(f"ADMM cannot train through {name}, {_why(module)}", _REMEDY)
+        if not pairs or pairs[-1][1] is not None:
+            raise InputError("ADMM needs a linear output layer, and the model has none", _REMEDY)
+        _check_parameters([linear for linear, _ in pairs])
+        return cls(tuple(Layer(linear, activation or IDENTITY) for linear, activation in pairs), flatten)
+
+    def flat(self, x: Tensor) -> Tensor:
+        """Return the samples as float64 rows (n, inputs); raises `InputError` when the network expects no rows."""
+        if not self.flatten and x.ndim != 2:
+            raise InputError(
+                f"ADMM needs one row a sample and got shape {tuple(x.shape)}", "let the model begin with nn.Flatten()"
+            )
+        return x.flatten(1).double()
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """Return the weight matrices W_i (outputs, inputs + 1), float64 copies, the bias as the last column."""
+        found = []
+        for layer in self.layers:
+            weight, bias = layer.linear.weight.detach().double(), layer.linear.bias
+            found.append(torch.cat([weight, bias.detach().double()[:, None]], 1) if layer.bias else weight.clone())
+        return tuple(found)
+
+    def load(self, weights: Sequence[Tensor]) -> None:
+        """Copy weight matrices into the network that the chain was made of, in its own type of number."""
+        with torch.no_grad():
+            for layer, weight in zip(self.layers, weights, strict=True):
+                layer.linear.weight.copy_(layer.without_bias(weight))
+                if layer.bias:
+                    layer.linear.bias.copy_(weight[:, -1])
+
+    def states(self, weights: Sequence[Tensor], x: Tensor) -> tuple[Tensor, ...]:
+        """Return V_0 = x, V_1, ..., V_N of the forward pass, each (n, width)."""
+        found = [x]
+        for layer, weight in zip(self.layers, weights, strict=True):
+            found.append(layer.activation.value_and_slope(layer.preactivation(weight, found[-1]))[0])
+        return tuple(found)
+
+
+def _modules(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+    if type(model) is not nn.Sequential:
+        if name == "model":
+            raise InputError(f"ADMM cannot train a {type(model).__name__}", _REMEDY)
+        return [(name, model)]
+    parts = [_modules(child, f"{name}[{index}]") for index, child in enumerate(model)]
+    return [pair for part in parts for pair in part]
+
+
+def _why(module: nn.Module) -> str:
+    if isinstance(module, nn.ReLU | nn.LeakyReLU):
+        return f"{module}: it has a kink, where no quadratic lies above the misfit of a layer"
+    if type(module) in SUPPORTED:
+        return f"{module}: an activation has to follow a linear layer, one each"
+    return f"a {type(module).__name__}"
+
+
+def _check_options(name: str, module: nn.Module) -> None:
+    if isinstance(module, nn.Softplus) and (module.beta != 1 or module.threshold < 20):
+        raise InputError(f"ADMM cannot train through {name}, {module}", "give Softplus its default beta and threshold")
+
+
+def _check_parameters(linears: Sequence[nn.Linear]) -> None:
+    parameters = [parameter for linear in linears for parameter in linear.parameters()]
+    if len({id(parameter) for parameter in parameters}) < len(parameters):
+        raise InputError("two layers of the model share their weights", "give each layer its own to train it by ADMM")
+    if not all(parameter.requires_grad for parameter in parameters):
+        raise InputError("some weights of the model are frozen", "set requires_grad=True to train it by ADMM")
