@@ -50,13 +50,16 @@ def npz_file(spec: Spec, generator: torch.Generator) -> tuple[Data, Data | None]
 
 def _arrays(path: Path, names: list[str]) -> list[npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as opened:
+        # np.load leaves a file open that it opened itself and found damaged.
+        with path.open("rb") as file:
+            opened = np.load(file, allow_pickle=False)
             if not isinstance(opened, np.lib.npyio.NpzFile):
                 raise DataError(path, "the file holds one array without a name", "save samples and targets by np.savez")
-            missing = [name for name in names if name not in opened.files]
-            if missing:
-                raise DataError(path, f"there is no array {missing[0]!r}", f"name one of {listed(opened.files)}")
-            return [_plain(path, opened, name) for name in names]
+            with opened:
+                missing = [name for name in names if name not in opened.files]
+                if missing:
+                    raise DataError(path, f"there is no array {missing[0]!r}", f"name one of {listed(opened.files)}")
+                return [_plain(path, opened, name) for name in names]
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as fault:
         raise DataError(path, f"the file is damaged ({fault})", "write or fetch it again") from fault
     except DataError:

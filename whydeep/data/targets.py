@@ -53,7 +53,8 @@ def targets(path: str | Path, values: npt.NDArray[Any], *, task: str = "auto") -
         raise DataError(path, f"{missing} targets are missing, NaN or inf", "remove or repair these rows")
     if _are_classes(path, values, task):
         return _numbered(path, values)
-    numbers = values.astype(np.float32).reshape(len(values), -1)
+    with np.errstate(over="ignore"):  # reported in the next line
+        numbers = values.astype(np.float32).reshape(len(values), -1)
     if not np.isfinite(numbers).all():
         raise DataError(path, "some targets exceed single precision", "rescale the target")
     return Targets(torch.from_numpy(np.ascontiguousarray(numbers)))
