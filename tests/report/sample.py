@@ -7,8 +7,22 @@ import math
 
 import numpy as np
 
-from whydeep.core import Answer, Curve, Finding, Image, Line, Measurement, Observation, Prediction, Record, Table
-from whydeep.core import Assumption, Verdict, exact, proportion
+from whydeep.core import (
+    Answer,
+    Assumption,
+    Curve,
+    Finding,
+    Image,
+    Line,
+    Measurement,
+    Observation,
+    Prediction,
+    Record,
+    Table,
+    Verdict,
+    exact,
+    proportion,
+)
 from whydeep.core.record import NotDone, Question, Section
 
 HOSTILE = "<script>alert('x')</script>&\"'"
@@ -27,7 +41,7 @@ def section(name: str, title: str, answer: Answer, observation: Observation, **c
         title=title,
         answer=answer,
         observation=observation,
-        command=f"whydeep examine --data digits --model mlp:100,100 --solver adam --seed 0 --only {name} --budget quick",
+        command=f"whydeep examine --data digits --model mlp:100,100 --seed 0 --budget quick --only {name}",
         python="train, test = wd.data.load('digits', seed=0)\n"
         "record = wd.examine(lambda: wd.networks.mlp((64, 100, 100, 10)), train, test, budget='quick')\n"
         f"print(record.answer('{name}'))",
@@ -79,12 +93,13 @@ def generalization() -> Question:
             exact("spectral bound", 260.3),
             Measurement("passes to fit random labels", math.inf, 600, math.inf, unit="passes", method="cap reached"),
         ),
-        (error, labels, capacity),
+        (error,),
         (
             finding("holds", Prediction("at most", 0.0359, trivial=0.9), proportion("error", 6, 360)),
             finding("vacuous", Prediction("at most", 260.3, trivial=1.0), exact("error", 0.0167, unit="fraction")),
         ),
     )
+    ledger = Observation(observed.measurements[2:], (labels, capacity))
     answer = Answer(
         "Its error on new digits is at most 3.6 % (97.5 % sure); it measures 1.7 % (6 of 360).",
         "certified",
@@ -100,10 +115,12 @@ def generalization() -> Question:
     return Question(
         (
             section("certificate", "A certificate from held-out data", answer, observed),
-            section("capacity", "Bounds from the capacity of the network", bounds, observed),
+            section("capacity", "Bounds from the capacity of the network", bounds, ledger),
         ),
         inapplicable=(
-            NotDone("pac_bayes", "PAC-Bayes bound", "the training data of these weights are unknown; declare --heldout"),
+            NotDone(
+                "pac_bayes", "PAC-Bayes bound", "the training data of these weights are unknown; declare --heldout"
+            ),
         ),
     )
 
@@ -131,8 +148,13 @@ def optimization() -> Question:
         "position on the path",
         "loss in nats",
         (
-            Line("straight", path, 0.01 + 3.6 * path * (1 - path) * 0.9, low=0.005 + 2.8 * path * (1 - path),
-                 high=0.015 + 4.0 * path * (1 - path)),
+            Line(
+                "straight",
+                path,
+                0.01 + 3.6 * path * (1 - path) * 0.9,
+                low=0.005 + 2.8 * path * (1 - path),
+                high=0.015 + 4.0 * path * (1 - path),
+            ),
             Line("curved", path, 0.01 + 0.08 * path * (1 - path)),
         ),
         alt="On the straight line the loss rises to 0.9 in the middle, on the curved path to 0.03.",
@@ -180,12 +202,13 @@ def optimization() -> Question:
             Measurement("barrier on the straight line", 0.9, 0.71, 1.1, unit="nats", method="Student, 3 values"),
             Measurement("trace of the Hessian", 312.0, 250.0, 374.0, method="Hutchinson, 64 probes"),
         ),
-        (barrier, race, gradients, many),
+        (barrier, many),
         (
             finding("violated", Prediction("grows like", -2.0, 0.1), Measurement("exponent", -1.2, -1.31, -1.09)),
             finding("inconclusive", Prediction("equals", 0.25, 0.01), Measurement("factor", 0.252, 0.236, 0.268)),
         ),
     )
+    beside = Observation(observed.measurements[:1], (race, gradients))
     answer = Answer(
         "The minimum is not sharp (largest curvature 41), but the straight line to a second solution costs 0.9 nats.",
         "barrier on the line",
@@ -201,7 +224,7 @@ def optimization() -> Question:
     return Question(
         (
             section("landscape", "The landscape around the solution", answer, observed),
-            section("race", "ADMM beside Adam on a ten-layer sigmoid network", second, observed),
+            section("race", "ADMM beside Adam on a ten-layer sigmoid network", second, beside),
         ),
         failed=(NotDone("spectrum", "Hessian spectrum", "RuntimeError: the matrix is singular at sweep 3"),),
     )
@@ -214,8 +237,14 @@ def approximation() -> Question:
         "architecture",
         "test error",
         (
-            Line("networks", range(5), [0.031, 0.026, 0.028, 0.055, 0.043], [0.027, 0.022, 0.024, 0.05, 0.038],
-                 [0.035, 0.03, 0.032, 0.06, 0.048], marks=True),
+            Line(
+                "networks",
+                range(5),
+                [0.031, 0.026, 0.028, 0.055, 0.043],
+                [0.027, 0.022, 0.024, 0.05, 0.038],
+                [0.035, 0.03, 0.032, 0.06, 0.048],
+                marks=True,
+            ),
         ),
         alt="The three networks err between 2.6 and 3.1 %, the linear model 5.5 %, the ridge sum 4.3 %.",
         x_ticks=names,
@@ -254,8 +283,14 @@ def representation() -> Question:
         "radius in the largest-entry norm",
         "accuracy",
         (
-            Line("attacked, at most", radius, np.exp(-((radius / 0.11) ** 2)), np.exp(-((radius / 0.1) ** 2)),
-                 np.exp(-((radius / 0.12) ** 2)), marks=True),
+            Line(
+                "attacked, at most",
+                radius,
+                np.exp(-((radius / 0.11) ** 2)),
+                np.exp(-((radius / 0.1) ** 2)),
+                np.exp(-((radius / 0.12) ** 2)),
+                marks=True,
+            ),
             Line("random noise of the same size", radius, 0.98 - 0.4 * radius**2, role="reference"),
         ),
         alt="Accuracy halves at radius 0.09 under attack, and stays above 94 % under random noise.",
@@ -307,7 +342,12 @@ def sample() -> Record:
             "generalization": generalization(),
             "optimization": optimization(),
         },
-        environment={"date": "2026-03-14", "whydeep": "0.1.0", "torch": "2.13.0", "machine": "2 cores, Linux x86_64"},
+        environment={
+            "date": "2026-03-14T10:30:00+00:00",
+            "packages": {"whydeep": "0.1.0", "torch": "2.13.0"},
+            "platform": "Linux x86_64",
+            "cpus": 2,
+        },
         config={
             "command": "whydeep examine --data digits --model mlp:100,100 --solver adam --seed 0 --budget quick",
             "seed": 0,
@@ -324,7 +364,9 @@ def hostile() -> Record:
     observed = Observation(
         (exact(HOSTILE, 1.0, unit=HOSTILE, method=HOSTILE),),
         (
-            Curve(HOSTILE, HOSTILE, "$x_$" + HOSTILE, (Line(HOSTILE, [0, 1], [1, 2]), Line("b", [0, 1], [0, 1])), HOSTILE),
+            Curve(
+                HOSTILE, HOSTILE, "$x_$" + HOSTILE, (Line(HOSTILE, [0, 1], [1, 2]), Line("b", [0, 1], [0, 1])), HOSTILE
+            ),
             Table(HOSTILE, (HOSTILE, "n"), ((HOSTILE, 1), (None, math.inf)), HOSTILE),
             Image(HOSTILE, np.zeros((2, 3, 3), np.uint8), HOSTILE, (HOSTILE, "")),
         ),

@@ -31,6 +31,7 @@ def draw(curve: Curve, axes: Axes) -> None:
     """Draw `curve` into `axes`: measured lines in accent colours, theory dashed, references grey.
 
     Labels stand at the ends of the lines where they fit, else in a legend below. Values that are not finite are gaps.
+    Marked points with a band over categories are dots with bars, side by side and not joined.
     """
     styles = trace(curve, axes)
     _scale(curve, axes)
@@ -43,16 +44,24 @@ def draw(curve: Curve, axes: Axes) -> None:
 def trace(curve: Curve, axes: Axes) -> list[dict[str, Any]]:
     """Draw the lines and bands alone, and return the style of each line."""
     styles = _styles(curve)
-    for line, style in zip(curve.lines, styles, strict=True):
-        x, y = _finite(line.x), _finite(line.y)
+    for line, shift, style in zip(curve.lines, shifts(curve), styles, strict=True):
+        x, y = _finite(line.x) + shift, _finite(line.y)
         axes.plot(x, y, **style)
         if line.low is not None and line.high is not None:
             low, high = _finite(line.low), _finite(line.high)
-            if len(x) == 1:  # a band over one point is a bar
-                axes.vlines(x, low, high, color=style["color"], linewidth=1.2)
+            if len(x) == 1 or _apart(curve, line):
+                axes.vlines(x, low, high, color=style["color"], linewidth=1.5)
             else:
                 axes.fill_between(x, low, high, color=style["color"], alpha=0.16, linewidth=0)
     return styles
+
+
+def shifts(curve: Curve) -> list[float]:
+    """Return by how much each line is moved along an axis of categories, so that bars do not cover each other."""
+    apart = [_apart(curve, line) for line in curve.lines]
+    step = min(0.16, 0.6 / max(1, sum(apart)))
+    places = iter((k - (sum(apart) - 1) / 2) * step for k in range(sum(apart)))
+    return [next(places) if moved else 0.0 for moved in apart]
 
 
 def tick(value: float, _position: int | None = None) -> str:
@@ -74,6 +83,10 @@ def tick(value: float, _position: int | None = None) -> str:
 def _finite(values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     array = np.asarray(values, dtype=float)
     return np.where(np.isfinite(array), array, np.nan)
+
+
+def _apart(curve: Curve, line: Line) -> bool:
+    return curve.x_ticks is not None and line.marks and line.low is not None and line.role != "theory"
 
 
 def _styles(curve: Curve) -> list[dict[str, Any]]:
@@ -101,6 +114,8 @@ def _styles(curve: Curve) -> list[dict[str, Any]]:
                 style["markevery"] = (k * step // max(1, total["measured"]), step)
         if len(line.x) == 1:
             style["marker"] = marker
+        if _apart(curve, line):
+            style |= {"linestyle": "none", "markersize": 6}
         styles.append(style)
     return styles
 
@@ -146,9 +161,10 @@ def _frame(curve: Curve, axes: Axes) -> None:
         axis.set_minor_formatter(NullFormatter())
     if curve.x_ticks is None:
         return
-    names = [textwrap.fill(name, 12, break_long_words=False) for name in curve.x_ticks]
-    longest = max((len(part) for name in names for part in name.split("\n")), default=0)
-    crowded = longest * len(names) > 52  # characters that fit beside each other at the usual size
+    room = max(4, 46 // max(1, len(curve.x_ticks)))  # characters that fit beside each other at the usual size
+    names = [textwrap.fill(name, room, break_long_words=False) for name in curve.x_ticks]
+    parts = [part for name in names for part in name.split("\n")]
+    crowded = max((len(part) for part in parts), default=0) > room or len(parts) > 3 * len(names)
     if crowded:
         axes.set_xticks(range(len(names)), curve.x_ticks, rotation=30, ha="right", rotation_mode="anchor")
     else:
@@ -163,6 +179,7 @@ def _label(curve: Curve, axes: Axes, colours: list[str]) -> None:
     heights = [LINE_HEIGHT * size * (text.count("\n") + 1) / height for text in texts]
     fits = (
         all(end is not None and end[0] > 0.8 for end in ends)
+        and not any(_apart(curve, line) for line in curve.lines)
         and sum(heights) <= 1.0
         and max(text.count("\n") for text in texts) < LABEL_LINES
     )
@@ -183,12 +200,13 @@ def _label(curve: Curve, axes: Axes, colours: list[str]) -> None:
         )
         return
     known = [end for end in ends if end is not None]
-    for text, end, at, colour in zip(texts, known, _spread([y for _, y in known], heights), colours, strict=True):
-        moved = abs(at - end[1]) > 0.02
+    places = _spread([y for _, y in known], heights)
+    led = any(abs(at - end[1]) > 0.02 for at, end in zip(places, known, strict=True))
+    for text, end, at, colour in zip(texts, known, places, colours, strict=True):
         axes.annotate(
             text,
             xy=end,
-            xytext=(1.045 if moved else 1.015, at),
+            xytext=(1.05 if led else 1.015, at),
             xycoords="axes fraction",
             textcoords="axes fraction",
             va="center",
@@ -198,7 +216,7 @@ def _label(curve: Curve, axes: Axes, colours: list[str]) -> None:
             linespacing=1.05,
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3}
-            if moved
+            if led
             else None,
         )
 

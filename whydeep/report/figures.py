@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, HEIGHT = 400, 250  # units of the SVG; one is 1.2 pixels at full width
+WIDTH, HEIGHT = 400, 255  # units of the SVG; one is 1.3 pixels at full width, 0.9 on a phone
 SPARK_WIDTH, SPARK_HEIGHT = 200, 64
 MOST_DRAWN = 500  # points of a line
 MOST_READ = 60  # points of a line whose values can be read off
@@ -37,17 +37,17 @@ VARIABLES = {colour: f"var(--series-{k})" for k, colour in enumerate(drawing.ACC
     drawing.FAINT: "var(--rule)",
 }
 
-SETTINGS = {
+SETTINGS: Any = {  # matplotlib types the keys one by one
     "svg.fonttype": "none",  # text stays text: it takes the page's font, and can be read aloud and searched
     "svg.hashsalt": "whydeep",  # ids do not change from one run to the next
     "text.parse_math": False,  # a dollar sign in a label is a dollar sign
     "text.usetex": False,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; as wide as any: what fits here fits in the page's font
-    "font.size": 10.0,
-    "axes.labelsize": 10.0,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
+    "font.size": 10.8,
+    "axes.labelsize": 10.8,
+    "xtick.labelsize": 10.3,
+    "ytick.labelsize": 10.3,
     "axes.labelcolor": drawing.INK,
     "text.color": drawing.INK,
     "axes.edgecolor": drawing.GREY,
@@ -108,11 +108,11 @@ def thin(line: Line, most: int) -> Line:
     kept = {0, count - 1}
     for stretch in np.array_split(np.arange(1, count - 1), max(1, (most - 2) // 2)):
         finite = stretch[np.isfinite(y[stretch])]
-        if len(finite):
+        if len(finite) == len(stretch):
             kept |= {int(finite[np.argmin(y[finite])]), int(finite[np.argmax(y[finite])])}
-        if len(finite) < len(stretch):  # keep a gap as a gap
-            kept.add(int(stretch[~np.isfinite(y[stretch])][0]))
-    chosen = sorted(kept)[: max(most, 4) - 1] + [count - 1] if len(kept) > max(most, 4) else sorted(kept)
+        else:  # a gap stays a gap
+            kept |= {int(stretch[~np.isfinite(y[stretch])][0]), *map(int, finite[:1])}
+    chosen = sorted(kept)
 
     def pick(values: Any) -> Any:
         return None if values is None else [values[k] for k in chosen]
@@ -229,24 +229,24 @@ def _settings() -> Any:
 
 def _figure(width: int, height: int) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     # 72 dots an inch: a dot is a unit of the SVG, so that positions on the figure are positions in the SVG.
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr]
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
     return figure, figure.subplots()
 
 
 def _values(curve: Curve, axes: Axes) -> list[list[list[float | str]]]:
     """Return for every line its points [x, y in units of the SVG, text of x, text of y] inside the axes."""
     found = []
-    for line in curve.lines:
+    for line, shift in zip(curve.lines, drawing.shifts(curve), strict=True):
         few = thin(line, MOST_READ)
         points: list[list[float | str]] = []
         for k, (x, y) in enumerate(zip(few.x, few.y, strict=True)):
             drawable = math.isfinite(x) and math.isfinite(y)
             if not drawable or (curve.x_log and x <= 0) or (curve.y_log and y <= 0):
                 continue
-            left, up = axes.transData.transform((x, y))
+            left, up = axes.transData.transform((x + shift, y))
             value = plain(y)
             if few.low is not None and few.high is not None and math.isfinite(few.low[k]) and few.low[k] < few.high[k]:
                 value += f" ({plain(few.low[k])} to {plain(few.high[k])})"
@@ -308,7 +308,7 @@ def _style(element: ET.Element, style: str) -> None:
             size = re.search(r"([\d.]+)px", value)
             if size:
                 kept.append(f"font-size:{float(size[1]):g}px")
-        elif name not in ("stroke-linejoin", "stroke-miterlimit"):
+        elif name not in ("font-family", "stroke-linejoin", "stroke-miterlimit"):
             kept.append(f"{name}:{VARIABLES.get(value.lower(), value)}")
     if element.tag == "text" and not any(part.startswith("fill:") for part in kept):
         kept.append("fill:var(--ink)")

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ VERDICTS = {
 }
 """How the verdict on a claim is said and marked: nothing on the page is ever proved."""
 
+MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 MOST_ROWS = 200
 MOST_LETTERS = 250  # of the answer on a card: two short sentences; the section has all of it
 
@@ -60,14 +75,21 @@ def page(record: Mapping[str, Any]) -> str:
     if not isinstance(record, Mapping) or record.get("version") != records.VERSION:
         version = record.get("version") if isinstance(record, Mapping) else None
         raise InputError(f"the record has version {version}", f"give one of version {records.VERSION}")
+    asked = record.get("questions")
+    if not isinstance(asked, Mapping) or set(asked) - set(QUESTIONS):
+        raise InputError("the record's questions are not those of the lecture", f"give any of {', '.join(QUESTIONS)}")
     script = _asset("script.js")
     try:
-        return _environment().from_string(_asset("template.html")).render(
-            record=record,
-            questions=[name for name in QUESTIONS if name in record["questions"]],
-            style=Markup(_asset("style.css")),
-            script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        return (
+            _environment()
+            .from_string(_asset("template.html"))
+            .render(
+                record=record,
+                questions=[name for name in QUESTIONS if name in record["questions"]],
+                style=Markup(_asset("style.css")),
+                script=Markup(script),
+                script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            )
         )
     except (jinja2.TemplateError, KeyError, IndexError, TypeError, ValueError, AttributeError) as fault:
         raise InputError(
@@ -117,6 +139,7 @@ def _environment() -> jinja2.Environment:
         "sentence": _sentence,
         "word": lambda name: str(name).replace("_", " "),
         "undrawn": _undrawn,
+        "date": _date,
     }
     return environment
 
@@ -160,7 +183,10 @@ def _grid(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rows of a table as cells, and for each column whether it holds numbers."""
     rows = [[_cell(value) for value in row] for row in table["rows"]]
     width = len(table["columns"])
-    numeric = [any(row[k].numeric for row in rows) and all(row[k].numeric or row[k].key == "" for row in rows) for k in range(width)]
+    numeric = [
+        any(row[k].numeric for row in rows) and all(row[k].numeric or row[k].key == "" for row in rows)
+        for k in range(width)
+    ]
     return {"rows": rows[:MOST_ROWS], "left_out": max(0, len(rows) - MOST_ROWS), "numeric": numeric}
 
 
@@ -200,6 +226,15 @@ def _sentence(text: str) -> str:
     """Return the text with a capital letter and a full stop."""
     text = str(text).strip()
     return text if not text else text[0].upper() + text[1:] + ("" if text[-1] in ".?!" else ".")
+
+
+def _date(text: str) -> str:
+    """Return an ISO date as one reads it; any other text as it is."""
+    try:
+        when = datetime.fromisoformat(str(text))
+    except ValueError:
+        return str(text)
+    return f"{when.day} {MONTHS[when.month - 1]} {when.year}"
 
 
 def _slug(name: str) -> str:

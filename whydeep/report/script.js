@@ -70,7 +70,10 @@
     plot.addEventListener("pointerdown", nearest);
     plot.addEventListener("pointerleave", () => { if (!plot.contains(document.activeElement)) hide(plot); });
   }
-  addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+  addEventListener("scroll", () => {
+    const focused = document.activeElement;
+    if (focused && focused.matches(".point")) show(focused); else tip.hidden = true;
+  }, { passive: true });
 
   // Tables: the button of a column sorts by it, once more turns the order around; missing values stay last.
   const key = (row, column) => {
