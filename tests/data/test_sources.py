@@ -1,5 +1,8 @@
+import os
+
 import pytest
 import torch
+from PIL import Image
 
 from whydeep.core import InputError
 from whydeep.data import load
@@ -50,6 +53,25 @@ def test_missing_files_are_said_before_anything_else():
     ):
         with pytest.raises(InputError, match="/none: there is no such"):
             load(spec)
+
+
+def test_what_may_not_be_read_is_said(tmp_path, monkeypatch):
+    # Real permissions would not stop a test that runs as root.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    (tmp_path / "a.csv").write_text("a,y\n1,2\n")
+    with pytest.raises(InputError, match=r"a.csv: the file cannot be read"):
+        load(f"csv:{tmp_path}/a.csv?target=y")
+    with pytest.raises(InputError, match="the folder cannot be read"):
+        load(f"idx:{tmp_path}")
+
+
+def test_a_folder_has_a_name_when_it_is_the_present_one(tmp_path, monkeypatch):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(5):
+            Image.new("L", (3, 3)).save(tmp_path / label / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    assert load("folder:.")[0].name == tmp_path.name
 
 
 @pytest.mark.parametrize("spec", ["digits", "photos?n=40", "synthetic:spirals?n=50", "synthetic:ridge_sum?n=50"])

@@ -72,7 +72,7 @@ def random_pixels(data: Data, *, generator: torch.Generator | None = None) -> Da
     mixed = torch.empty_like(pixels)
     for first in range(0, len(pixels), BLOCK):
         own = pixels[first : first + BLOCK]
-        # In double precision equal keys, which would bias the order, do not occur.
+        # Double precision: equal keys, which would bias the order, have a chance of 2^-53 a pair.
         keys = torch.rand(len(own), 1, own.shape[2], generator=generator, dtype=torch.float64)
         mixed[first : first + BLOCK] = own.gather(2, keys.argsort(2).expand(own.shape).to(own.device))
     return _changed(data, mixed, "random pixels")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def existing_file(path: str | Path) -> Path:
         raise DataError(found, "this is a folder", "name the file inside it")
     if not found.is_file():
         raise DataError(found, "there is no such file", "check the path")
+    if not os.access(found, os.R_OK):
+        raise DataError(found, "the file cannot be read", "check its permissions")
     if found.stat().st_size == 0:
         raise DataError(found, "the file is empty", "fetch or write it again")
     return found
@@ -30,6 +33,8 @@ def existing_folder(path: str | Path) -> Path:
         raise DataError(found, "this is a file", "name the folder that holds it")
     if not found.is_dir():
         raise DataError(found, "there is no such folder", "check the path")
+    if not os.access(found, os.R_OK | os.X_OK):
+        raise DataError(found, "the folder cannot be read", "check its permissions")
     return found
 
 
@@ -46,10 +51,7 @@ def contents(path: str | Path) -> bytes:
     changed byte cannot be seen.
     """
     found = existing_file(path)
-    try:
-        raw = found.read_bytes()
-    except OSError as fault:
-        raise DataError(found, f"cannot be read ({fault.strerror})", "check its permissions") from fault
+    raw = found.read_bytes()
     if raw[:2] != _GZIP:
         if found.suffix == ".gz":
             what = "a web page (HTML)" if looks_like_html(raw[:100]) else "not a gzip file"

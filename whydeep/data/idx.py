@@ -79,8 +79,8 @@ def samples(path: str | Path, stored: npt.NDArray[Any]) -> tuple[Tensor, tuple[f
 
 
 def mnist(spec: Spec, generator: torch.Generator) -> tuple[Data, Data]:
-    """Return MNIST, or any set with its file names (Fashion-MNIST), with its own test files."""
-    train, test = _folder(spec, name="MNIST" if "fashion" not in spec.location.lower() else "Fashion-MNIST")
+    """Return MNIST with its own test files; other sets with its file names (Fashion-MNIST) are read by `idx`."""
+    train, test = _folder(spec, name="MNIST")
     if test is None:
         raise DataError(spec.location, "the test files t10k-images and t10k-labels are missing", "use idx:DIR instead")
     return train, test
@@ -92,7 +92,7 @@ def idx(spec: Spec, generator: torch.Generator) -> tuple[Data, Data | None]:
 
     Options images and labels name two other files of the folder instead.
     """
-    return _folder(spec, name=Path(spec.location).expanduser().name)
+    return _folder(spec, name=Path(spec.location).expanduser().resolve().name)
 
 
 def _folder(spec: Spec, *, name: str) -> tuple[Data, Data | None]:

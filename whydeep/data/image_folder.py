@@ -142,7 +142,7 @@ def _data(root: Path, spec: Spec, paths: list[Path], y: list[int], labels: tuple
     else:
         width, height = next(iter(sizes))
     samples = ImageFiles(tuple(paths), channels, height, width, fit="size" in spec.options)
-    return Data(samples, torch.tensor(y), root.name, classes=len(labels), bounds=(0.0, 1.0), labels=labels)
+    return Data(samples, torch.tensor(y), root.resolve().name, classes=len(labels), bounds=(0.0, 1.0), labels=labels)
 
 
 def _channels(root: Path, wanted: str, modes: dict[str, Path]) -> int:
