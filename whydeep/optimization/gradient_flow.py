@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from whydeep.core.data import Data
 from whydeep.core.problem import Problem
@@ -20,6 +20,8 @@ Moments = tuple[float, float]
 # Activations without a kink: the trapezoidal rule converges faster than any power of its step on them.
 SMOOTH: tuple[type[nn.Module], ...] = (nn.Sigmoid, nn.Tanh, nn.SiLU, nn.GELU, nn.Softplus)
 CLOSED: tuple[type[nn.Module], ...] = (nn.Identity, nn.ReLU, nn.LeakyReLU)
+# Layers that count even when their weight is computed by parts of theirs (weight normalisation, for one).
+MIXING: tuple[type[nn.Module], ...] = (nn.Linear, _ConvNd, nn.MultiheadAttention, nn.RNNBase)
 
 
 def moments(activation: nn.Module, q: float) -> Moments:
@@ -160,8 +162,10 @@ class GradientNorms:
 
     @property
     def factor(self) -> float:
-        """The factor per layer, (norm of the first / norm of the last)^(1/(L - 1)); 0 for a dead network."""
+        """The factor per layer, (first norm / last norm)^(1/(L - 1)); 0 for a dead network, 1 with one layer."""
         first, last = float(self.norms[0]), float(self.norms[-1])
+        if len(self.norms) == 1:
+            return 1.0
         return (first / last) ** (1 / (len(self.norms) - 1)) if last > 0 else 0.0
 
     @property
@@ -172,19 +176,23 @@ class GradientNorms:
 
 
 def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers that mix units, by name: with a weight of two or more dimensions of their own, or attention.
+    """Return the layers that mix units, by name.
 
-    Embeddings of positions and the like that are bare parameters belong to the module that holds them.
+    They are linear, convolutional and recurrent layers, attention, and any other module without parts that holds a
+    weight of two dimensions or more. Normalisations are none of them, nor are bare parameters of a larger module.
     """
     attention = {id(part) for m in model.modules() if isinstance(m, nn.MultiheadAttention) for part in m.children()}
     return {
         name or type(module).__name__: module
         for name, module in model.named_modules()
         if id(module) not in attention  # attention reads its parts' weights itself and never calls them
-        and not isinstance(module, _BatchNorm)
-        and (not list(module.children()) or isinstance(module, nn.MultiheadAttention))
-        and any(value.ndim >= 2 for value in module.parameters(recurse=False))
+        and not isinstance(module, nn.LayerNorm)
+        and (isinstance(module, MIXING) or (not list(module.children()) and _holds_matrix(module)))
     }
+
+
+def _holds_matrix(module: nn.Module) -> bool:
+    return any(value.ndim >= 2 for value in module.parameters(recurse=False))
 
 
 def gradient_norms(problem: Problem, *, data: Data | None = None, batch_size: int = 2048) -> GradientNorms:

@@ -24,3 +24,12 @@ def learned(problem: Problem, *, data: Data | None = None) -> float:
     constant = output.mean(0, keepdim=True).expand_as(output)
     losses = problem.per_sample(constant, data.targets) - problem.per_sample(output, data.targets)
     return float(losses.double().mean())
+
+
+def too_little(removed: float, risk: float) -> bool:
+    """Return whether `removed` is at most 1 % of the risk it started from, |removed + risk|: no scale to speak of.
+
+    >>> too_little(2.0, 0.3), too_little(1e-8, 2.3), too_little(-0.1, 2.3)
+    (False, True, True)
+    """
+    return removed <= 0.01 * abs(removed + risk)
