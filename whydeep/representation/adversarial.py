@@ -64,8 +64,8 @@ def attack(
     step; start k >= 2 is uniform in B with j the k-th best other class at x, round and round. So steps=1, restarts=1
     is the fast gradient sign method. A sample leaves as soon as an iterate is misclassified, and what a radius fools
     counts as fooled at all larger ones, which contain it. More restarts or radii never find less than fewer do.
-    halvings: afterwards, so many times, the radius half-way between those between which the accuracy falls below half
-    its unperturbed value is tried on the samples that fell there.
+    halvings: afterwards, so many times, `halving_radius` is sharpened: the radius half-way between the two tried ones
+    that enclose it, or an end of its interval, is tried on the samples that fell there.
 
     bounds: (low, high) of raw inputs, those of `data` by default; what the network does to its inputs (normalisation)
     must be part of it. Rounding of x +- radius may exceed the radius by one unit in the last place of z.
@@ -112,7 +112,7 @@ def attack(
             strike(radius, fooled_at.isinf())
             tried.append(radius)
         for _ in range(halvings):
-            bracket = halving_bracket(tuple(tried), fooled_at)
+            bracket = _widest(tried, fooled_at)
             if bracket is None:
                 break
             middle = sum(bracket) / 2
@@ -240,8 +240,8 @@ def halving_radius(found: Attack, *, confidence: float = 0.95, unit: str = "inpu
     m = len(order)
     if m == 0:
         raise ValueError("no sample is classified right, so there is no accuracy to halve; attack a trained network")
-    rank = int(stats.binom.ppf((1 - confidence) / 2, m, 0.5))
-    low = 0.0 if rank == 0 else max(radius for radius in found.radii if radius < float(order[rank - 1]))
+    rank = _rank(m, confidence)
+    low = 0.0 if rank == 0 else _bracket(found.radii, float(order[rank - 1]))[0]
     high = math.inf if rank == 0 else float(order[m - rank])
     bracket = halving_bracket(found.radii, found.fooled_at)
     value = math.inf
@@ -249,6 +249,24 @@ def halving_radius(found: Attack, *, confidence: float = 0.95, unit: str = "inpu
         before, after = (found.right(radius) for radius in bracket)
         value = bracket[0] + (before - m / 2) / (before - after) * (bracket[1] - bracket[0])
     method = f"order statistics of {m} samples"
-    return Measurement(
-        "halving radius", value, low, max(high, value), confidence, unit, method, evaluations=found.gradients
-    )
+    return Measurement("halving radius", value, low, high, confidence, unit, method, evaluations=found.gradients)
+
+
+def _rank(m: int, confidence: float) -> int:
+    """Return l such that the l-th and the (m + 1 - l)-th of m samples enclose the median; 0 if they are too few."""
+    return int(stats.binom.ppf((1 - confidence) / 2, m, 0.5))
+
+
+def _bracket(radii: Sequence[float], fooled_at: float) -> tuple[float, float]:
+    """Return between which two radii tried a sample was fooled."""
+    return max(radius for radius in radii if radius < fooled_at), fooled_at
+
+
+def _widest(radii: Sequence[float], fooled_at: Tensor) -> tuple[float, float] | None:
+    """Return the widest of the brackets that `halving_radius` reads off: of the median and of its interval's ends."""
+    order = fooled_at[fooled_at > 0].sort().values
+    if len(order) == 0:
+        return None
+    rank = max(1, _rank(len(order), 0.95))
+    read = {float(order[k]) for k in (rank - 1, (len(order) - 1) // 2, len(order) - rank)} - {math.inf}
+    return max((_bracket(radii, each) for each in read), key=lambda pair: pair[1] - pair[0], default=None)

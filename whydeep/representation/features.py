@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whydeep.core.data import Data
-from whydeep.core.errors import InputError
 from whydeep.core.evaluation import evaluating
 from whydeep.core.randomness import global_seed, or_default, spawn
 
-OUTPUT = "(output)"
-"""Name of the last layer where it is not a module of its own: what the network returns."""
+INPUT, OUTPUT = "(input)", "(output)"
+"""Names of the first layer, the samples themselves, and of the last where it is not a module of its own."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def by_sample(output: Tensor, samples: int, dimension: int) -> Tensor:
 def layers(
     model: nn.Module, data: Data, *, most: int = 30, limit: int = 800, generator: torch.Generator | None = None
 ) -> tuple[Layer, ...]:
-    """Return the layers of `model` in the order in which they run, the output last.
+    """Return the layers of `model` in the order in which they run: the samples themselves first, the output last.
 
     Which: of an `nn.Sequential` its children (those of a Sequential inside it one by one); of any other network the
     modules without children, and attention as one. A module that runs several times counts where it runs first.
@@ -92,8 +91,6 @@ def layers(
         if name == OUTPUT and found and _same(three[found[-1].name][2], output):
             continue
         found.append(_layer(name, kind, output, dimension, limit, generator))
-    if not found:
-        raise InputError("no layer of the model returns one row a sample", "give a model that keeps samples apart")
     if len(found) <= most:
         return tuple(found)
     return tuple(found[round(k * (len(found) - 1) / (most - 1))] for k in range(most))
@@ -144,6 +141,7 @@ def _run(model: nn.Module, x: Tensor, places: dict[str, Layer] | None = None) ->
         else:
             seen[name] = (kind, None if given is None else given.clone(), first.detach().clone())
 
+    note(INPUT, "samples", None, x)
     handles = []
     for name, module in _candidates(model):
         handles.append(
