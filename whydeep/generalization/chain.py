@@ -98,6 +98,8 @@ def why_no_chain(model: nn.Module) -> str | None:
     for part in (model, *model.modules()):
         if isinstance(part, nn.Sequential) and type(part).forward is not nn.Sequential.forward:
             return f"{type(part).__name__} has a forward of its own, so the order of its layers is not known"
+        if part._forward_hooks or part._forward_pre_hooks:
+            return f"a {type(part).__name__} has forward hooks, which may change what it computes"
     if not isinstance(model, nn.Sequential):
         return f"{type(model).__name__} is no nn.Sequential, so the order of its layers is not known"
     parts = _flat(model)
@@ -137,9 +139,9 @@ def read_chain(model: nn.Module, data: Data, *, start: nn.Module | None = None) 
             total += float(prefix(data.x[chosen].to(device, torch.float64)).square().sum())
         few = data.take(torch.arange(min(8, len(data))))
         signal = prefix(few.x[torch.arange(len(few))].to(device, torch.float64))
-    # Folding is an identity, unless a layer is fed in a shape for which it is not, or a hook changes it.
+    # Folding is an identity, unless a layer is fed in a shape for which it is not.
     if not torch.allclose(rest(signal), outputs(model, few).double(), rtol=1e-3, atol=1e-3):
-        raise InputError("the network's layers in order do not give its outputs", "remove hooks, or give a plain chain")
+        raise InputError("the network's layers in order do not give its outputs", "give a plain chain")
     signal = signal[:1]
     links: list[Link] = []
     with torch.no_grad():

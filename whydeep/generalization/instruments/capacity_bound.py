@@ -142,7 +142,8 @@ def _ledger_table(ledger: Ledger) -> Table:
             "samples needed",
         ),
         rows=rows,
-        note="Too big: compared with 1, which holds without any theory. All hold at once with probability 95 %; needed: samples that would bring it below 1.",
+        note="Too big: compared with 1, which holds without any theory. Needed: samples that would bring it below 1. "
+        "All hold at once with probability 95 %.",
     )
 
 
@@ -180,7 +181,9 @@ def answer(seen: Observation) -> Answer:
     bound, error = seen["smallest capacity bound"], seen["test error"]
     needed, samples = seen["samples needed"].value, seen["training samples"].value
     if bound.value < 1:
-        sentence = f"The smallest capacity bound, {bound.value:.2f}, says something here: the error measures {error.value:.2g}."
+        sentence = (
+            f"The smallest capacity bound says something: {bound.value:.2f}; the error measures {error.value:.2g}."
+        )
         return Answer(sentence, "not vacuous", "good", bound.name)
     factor = f"{bound.value:,.0f}" if bound.value >= 100 else f"{bound.value:.2g}"
     more = "no number of samples would help"
