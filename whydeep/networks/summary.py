@@ -116,17 +116,14 @@ def summary(model: nn.Module, data: Data) -> Summary:
     '3-layer ReLU network, 17,610 parameters'
     """
     private = copy.deepcopy(model).eval()
-    # The fused path of attention layers skips their submodules; it is not taken when gradients are asked for.
-    for value in private.parameters():
-        if value.is_floating_point():
-            value.requires_grad_(True)
     layers: list[Layer] = []
     counted: set[int] = set()
     for name, module in _units(private):
         module.register_forward_hook(_watch(name, layers, counted))
     x = data.x[torch.arange(min(2, len(data)))]
     activations = _Activations()
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]), activations:
+    # PyTorch's fused path of an encoder layer skips its submodules; it is not taken while calls are watched.
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), activations:
         private(x)
     recurrent = [layer.kind for layer in layers if layer.kind in ("RNN", "GRU", "LSTM")]
     return Summary(
