@@ -101,20 +101,19 @@ def standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 def gain(name: str, better: Tensor, worse: Tensor, *, confidence: float = 0.95) -> Measurement:
     """Return the difference in accuracy of two rules on the same samples, each (n,) bool: right or not.
 
-    With b samples that only the first reads right and c that only the second does, the difference is (b - c)/n. Given
-    b + c, b is binomial with some p, and the difference's interval is (2p - 1)(b + c)/n over the Clopper-Pearson
-    interval of p: exact for the sign, as in McNemar 1947; the spread of b + c itself is left out.
+    With b samples that only the first reads right and c that only the second does, the difference is (b - c)/n, in
+    [b_low - c_high, b_high - c_low] over the Clopper-Pearson intervals of b/n and c/n, each wrong with half of
+    1 - confidence: conservative at any n.
+
+    >>> gain("gain", torch.tensor([True, True]), torch.tensor([False, True])).value
+    0.5
     """
     n, first, second = len(better), int((better & ~worse).sum()), int((worse & ~better).sum())
-    discordant = first + second
-    method = f"paired, {first} against {second} of {n}"
-    if discordant == 0:
-        # Nothing was seen to differ: each rule may still be better on up to 1 - (tail)^(1/n) of all samples.
-        reach = proportion("differing", 0, n, confidence=confidence).high
-        return Measurement(name, 0.0, -reach, reach, confidence, unit="fraction", method=method)
-    share = proportion("share", first, discordant, confidence=confidence)
-    low, value, high = ((2 * p - 1) * discordant / n for p in (share.low, share.value, share.high))
-    return Measurement(name, value, low, high, confidence, unit="fraction", method=method)
+    each = (1 + confidence) / 2
+    b, c = proportion("first", first, n, confidence=each), proportion("second", second, n, confidence=each)
+    method = f"paired Clopper-Pearson, {first} against {second} of {n}"
+    value = (first - second) / n
+    return Measurement(name, value, b.low - c.high, b.high - c.low, confidence, unit="fraction", method=method)
 
 
 def _fit(x: Tensor, y: Tensor, classes: int, penalty: float) -> Tensor:

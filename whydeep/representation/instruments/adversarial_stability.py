@@ -170,8 +170,8 @@ def answer(seen: Observation) -> Answer:
         return Answer(sentence, "no better than guessing", "neutral", CLEAN)
     if whole.value > SURVIVORS:
         sentence = (
-            f"The attack failed: with the whole range of {width:g} at its disposal it left "
-            f"{percent(whole)} right, where a working one leaves none. The network hides its gradient; nothing follows about its stability."
+            f"The attack failed: free over the whole range of {width:g} it left {percent(whole)} right, where a sound "
+            "one leaves none; the network hides its gradient, and nothing follows about its stability."
         )
         return Answer(sentence, "attack failed: no conclusion", "neutral", WHOLE)
     halving = seen[HALVING]
