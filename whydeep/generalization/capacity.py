@@ -5,7 +5,8 @@ d_l = ||W_l - W0_l||_{2,1}, e_l = ||b_l - b0_l||_1, P_l the output positions of 
 square norm that enters it, and t_l by how much the rest of the network can stretch its output, two covering numbers of
 {(f(x_1), ..., f(x_n)) / sqrt(n)} in the Euclidean norm are derived:
 
-spectral (Maurey's lemma, layer by layer, as in Bartlett, Foster and Telgarsky 2017, Lemma 3.2 and Theorem 3.3):
+spectral (Maurey's lemma, layer by layer, as in Bartlett, Foster and Telgarsky 2017, Lemma 3.2 and Theorem 3.3, whose
+numbers are recalled, not checked against the paper; the constants are derived here, not taken from it):
     ln N(eps) <= C / eps^2 + D,  D = sum_l ln(2 W_l),  W_l parameters,
     C = (sum_l (T_l^2 t_l^2 ln(2 W_l))^(1/3))^3,  T_l = d_l r_l + e_l sqrt(P_l).
   A layer's output is a combination of 2 W_l signed signals with coefficients whose sum is at most T_l when each

@@ -45,7 +45,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         "capacity_bound",
         question="generalization",
         statement="The risk is at most margin loss plus capacity.",
-        source="Bartlett, Foster and Telgarsky 2017, Theorem 1.1, with constants derived here",
+        source='Slide "Traditional Learning Theory"; Bartlett, Foster and Telgarsky 2017; constants derived here',
         predicted=Prediction("at most", best.value, trivial=1.0, constants=_constants(ledger)),
         measured=test_error,
         assumptions={"training samples are independent draws": Assumption.ON_TRUST}
