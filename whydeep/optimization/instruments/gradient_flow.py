@@ -123,9 +123,9 @@ def _profile(start: GradientNorms | None, end: GradientNorms, field: MeanField |
     return Curve(
         "Gradient by layer",
         "layer with weights, from input to output",
-        "gradient of the loss w.r.t. the layer's output (RMS length, log scale)",
+        "length of the gradient (log scale)",
         tuple(lines),
-        alt=f"Length of the gradient at {len(end.names)} layers. {spoken}{'at' if spoken else 'At'} the end "
+        alt=f"Root mean square over samples of the length of the loss's gradient at the outputs of {len(end.names)} layers. {spoken}{'at' if spoken else 'At'} the end "
         f"{end.ratio:.2g}.",
         y_log=True,
         x_ticks=tuple(str(k + 1) for k in range(len(end.names))) if len(end.names) <= 20 else None,
@@ -135,13 +135,14 @@ def _profile(start: GradientNorms | None, end: GradientNorms, field: MeanField |
 def _history(subject: Subject) -> Curve:
     assert subject.training is not None
     loss = subject.training.history["loss"]
+    positive = bool((loss > 0).all())
     return Curve(
         "Risk during the training",
         "passes over the data",
-        "risk on the training data",
+        "risk on the training data" + (" (log scale)" if positive else ""),
         (Line("training", list(range(len(loss))), loss.tolist()),),
         alt=f"The risk goes from {float(loss[0]):.2g} to {float(loss[-1]):.2g} in {len(loss) - 1} passes.",
-        y_log=bool((loss > 0).all()),
+        y_log=positive,
     )
 
 

@@ -99,7 +99,7 @@ def _curve(profiles: list[dict[str, Profile]], what: str) -> Curve:
     highest = max(max(line.y) for line in lines)
     low = max(max(line.y[0], line.y[-1]) for line in lines)
     return Curve(
-        f"{what.capitalize()} on the straight line between two solutions",
+        f"{what.capitalize()} between two solutions",
         "position between the solutions",
         "risk" if what == "risk" else "misclassified fraction",
         tuple(lines),
