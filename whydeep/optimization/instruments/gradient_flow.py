@@ -125,8 +125,8 @@ def _profile(start: GradientNorms | None, end: GradientNorms, field: MeanField |
         "layer with weights, from input to output",
         "length of the gradient (log scale)",
         tuple(lines),
-        alt=f"Root mean square over samples of the length of the loss's gradient at the outputs of {len(end.names)} layers. {spoken}{'at' if spoken else 'At'} the end "
-        f"{end.ratio:.2g}.",
+        alt=f"Length of the loss's gradient at the outputs of {len(end.names)} layers, root mean square over samples. "
+        f"{spoken}{'at' if spoken else 'At'} the end {end.ratio:.2g}.",
         y_log=True,
         x_ticks=tuple(str(k + 1) for k in range(len(end.names))) if len(end.names) <= 20 else None,
     )
