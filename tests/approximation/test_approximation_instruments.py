@@ -51,6 +51,7 @@ def test_depth_pays_on_any_module_and_leaves_it_alone() -> None:
     examined = subject(Attention, blobs(120), blobs(60))
     before = copy.deepcopy(examined.problem.model.state_dict())
     seen = run(depth_pays.instrument, examined, SMALL)
+    assert seen[depth_pays.PLAIN].value == 0
     names = ["given network", "one hidden layer", "two hidden layers", "sum of 3 ridge functions", "linear"]
     assert row_names(seen) == names
     assert all(torch.equal(value, before[name]) for name, value in examined.problem.model.state_dict().items())
@@ -85,6 +86,7 @@ def test_regression_compares_losses() -> None:
     examined = subject(lambda: mlp((2, 5, 5, 5, 1), activation="tanh"), data, data, loss="squared")
     seen = run(depth_pays.instrument, examined, SMALL)
     assert seen[depth_pays.GIVEN_GAIN].unit == "loss"
+    assert seen[depth_pays.PLAIN].value == 1
     assert "in loss" in depth_pays.answer(seen).sentence
 
 
@@ -98,21 +100,23 @@ def test_an_untrainable_deep_network_is_found_worse() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "value", "high", "verdict"),
+    ("low", "value", "high", "plain", "verdict"),
     [
-        (0.01, 0.02, 0.03, "depth pays"),
-        (-0.01, 0.02, 0.05, "depth pays: not detectably"),
-        (-0.03, -0.02, -0.01, "shallow is better"),
+        (0.01, 0.02, 0.03, 1, "depth pays"),
+        (0.01, 0.02, 0.03, 0, "depth or architecture pays"),
+        (-0.01, 0.02, 0.05, 1, "depth pays: not detectably"),
+        (-0.03, -0.02, -0.01, 0, "shallow is better"),
     ],
 )
-def test_the_rule_follows_the_interval(low: float, value: float, high: float, verdict: str) -> None:
+def test_the_rule_follows_the_interval(low: float, value: float, high: float, plain: int, verdict: str) -> None:
     name = depth_pays.GIVEN_GAIN
     seen = Observation(
         (
             Measurement(name, value, low, high, unit="fraction"),
             exact(f"detectable difference, {name}", high - value),
-            exact(f"training score, {name}", 0.0),
-            exact("training score, shallow", 0.0),
+            exact(f"training error, {name}", 0.0),
+            exact("training error, shallow", 0.0),
+            exact(depth_pays.PLAIN, plain),
             exact("seeds", 3),
             exact("test samples", 360),
         )
@@ -159,6 +163,8 @@ def test_linear_pieces_can_find_more_pieces_than_units() -> None:
     )
     assert linear_pieces.answer(seen).verdict == "more pieces than units"
     assert "10^9" in linear_pieces.answer(seen).sentence
+    # 500 +- 50: the tens are known, the ones are not. 127 +- 45 is 130.
+    assert linear_pieces._rounded(Measurement("pieces", 127, 82, 172)) == "130"
 
 
 def test_linear_pieces_says_when_it_does_not_apply() -> None:

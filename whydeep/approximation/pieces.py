@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from .piecewise import AffineOrIdle, Path, Rectifier, layers, maximum, rectify, window_indices
-
-SLOPE_TOLERANCE = 1e-9
-"""Two neighbouring pieces are one when their slopes differ by less than this fraction of the steepest slope.
-
-Slopes are propagated, not differenced, so their rounding error is near 1e-15 of the steepest whatever a piece's length.
-"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ def pieces(model: nn.Module, start: Tensor, end: Tensor, *, elements: int = 2**2
 
     Handles `nn.Sequential` (nested) of the layers in `piecewise.SUPPORTED`.
     Raises `ValueError` for any other module, named, and when start and end do not fit.
-    elements: how many activations are held at a time; longer lists of breakpoints are worked off in halves.
+    elements: about how many activations are held at a time; longer lists of breakpoints are worked off in parts.
     Cost: one forward pass per breakpoint, twice (values and slopes).
 
     >>> from whydeep.approximation.constructive import sawtooth
@@ -57,9 +52,11 @@ def pieces(model: nn.Module, start: Tensor, end: Tensor, *, elements: int = 2**2
         raise ValueError(f"the ends have shapes {tuple(start.shape)} and {tuple(end.shape)}; give both the same")
     stages = [copy.deepcopy(layer).to("cpu", torch.float64).eval() for layer in layers(model)]
     ends = torch.stack([start, end]).detach().to("cpu", torch.float64)
-    whole = Path(torch.tensor([0.0, 1.0], dtype=torch.float64), ends, ends[1:] - ends[:1])
+    # A long segment is begun in parts, so that no layer holds many more than `elements` activations at a time.
+    bends = kinks(model, tuple(start.shape)) or (1,)
+    parts = math.ceil(sum(bends) * max(bends) / elements)
     finished: list[Path] = []
-    waiting = [(0, whole)]
+    waiting = [(0, Path(cut, torch.stack([_at(ends, t) for t in cut]), ends[1:] - ends[:1])) for cut in _parts(parts)]
     with torch.no_grad():
         while waiting:
             index, path = waiting.pop()
@@ -115,7 +112,15 @@ def _merged(paths: list[Path]) -> Pieces:
     positions = torch.cat([paths[0].positions] + [path.positions[1:] for path in paths[1:]])
     values = torch.cat([paths[0].values] + [path.values[1:] for path in paths[1:]]).flatten(1)
     slopes = torch.cat([path.slopes for path in paths]).flatten(1)
-    change = (slopes[1:] - slopes[:-1]).abs().amax(1) > SLOPE_TOLERANCE * slopes.abs().max()
-    ends = torch.ones(1, dtype=torch.bool)
-    kept = torch.cat([ends, change, ends])
-    return Pieces(positions[kept], values[kept], slopes[torch.cat([ends, change])])
+    whole = Path(positions, values, slopes).simplified()
+    return Pieces(whole.positions, whole.values, whole.slopes)
+
+
+def _parts(count: int) -> list[Tensor]:
+    """Equal parts of [0, 1] as pairs of positions, the last one first: the waiting list is worked off from its end."""
+    grid = torch.linspace(0, 1, count + 1, dtype=torch.float64)
+    return list(torch.stack([grid[:-1], grid[1:]], 1).flip(0))
+
+
+def _at(ends: Tensor, t: Tensor) -> Tensor:
+    return (1 - t) * ends[0] + t * ends[1]

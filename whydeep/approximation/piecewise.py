@@ -36,6 +36,12 @@ SMALLEST_GAP = 1e-13
 """Zeros closer than this fraction of the segment count as one: they differ by the rounding of float64 (2e-16) times the
 condition of the layers before, and two units that are copies of each other must not make a piece of that length."""
 
+SLOPE_TOLERANCE = 1e-9
+"""Two neighbouring pieces are one when their slopes differ by less than this fraction of the steepest slope.
+
+Slopes are propagated, not differenced, so their rounding error is near 1e-15 of the steepest whatever a piece's length.
+"""
+
 
 @dataclass(frozen=True)
 class Path:
@@ -53,6 +59,14 @@ class Path:
         middle = len(self.positions) // 2
         first = Path(self.positions[: middle + 1], self.values[: middle + 1], self.slopes[:middle])
         return first, Path(self.positions[middle:], self.values[middle:], self.slopes[middle:])
+
+    def simplified(self) -> Path:
+        """Return the path without the positions at which it does not bend."""
+        slopes = self.slopes.flatten(1)
+        bends = (slopes[1:] - slopes[:-1]).abs().amax(1) > SLOPE_TOLERANCE * slopes.abs().max()
+        first = torch.ones(1, dtype=torch.bool)
+        kept = torch.cat([first, bends, first])
+        return Path(self.positions[kept], self.values[kept], self.slopes[kept[:-1]])
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
@@ -113,7 +127,8 @@ def maximum(path: Path, layer: nn.MaxPool2d) -> Path:
             torch.cat([torch.where(first, s, t), slopes], -1),
         )
     shape = (-1, channels, height, width)
-    return Path(path.positions, path.values.reshape(shape), path.slopes.reshape(shape))
+    # Units that lost against a neighbour may have bent; nothing of that is left.
+    return Path(path.positions, path.values.reshape(shape), path.slopes.reshape(shape)).simplified()
 
 
 def window_indices(layer: nn.MaxPool2d, values: Tensor) -> Tensor:

@@ -14,8 +14,10 @@ from whydeep.core.randomness import spawn
 from ..pieces import kinks, pieces
 from ..piecewise import obstacle
 
-MOST_UNITS = 200_000
-"""Beyond this a segment takes about as many forward passes in float64, more than any budget has."""
+MOST_UNITS = 60_000
+"""Beyond this a segment takes minutes: its cost grows like the square of the units (pieces times units)."""
+FEWEST_SEGMENTS = 5
+"""With fewer, the interval of the mean says nothing."""
 
 
 def applies(subject: Subject) -> str | None:
@@ -42,7 +44,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
     bends = kinks(problem.model, data.input_shape)
     units = sum(bends)
     # Large networks take fewer segments: one costs about as many forward passes as it has pieces.
-    count = min(budget["segments"], max(2, budget["passes"] // units), len(data) // 2)
+    count = min(budget["segments"], max(FEWEST_SEGMENTS, budget["passes"] // units), len(data) // 2)
     chosen = data.subsample(2 * count, generator).in_memory().x[torch.arange(2 * count)]
     ends = list(zip(chosen[:count], chosen[count:], strict=True))
     trained = [pieces(problem.model, start, end).count for start, end in ends]
@@ -85,13 +87,13 @@ def answer(seen: Observation) -> Answer:
     bound = seen["largest possible, decimal logarithm"].value
     possible = f"{10**bound:,.0f}" if bound < 6 else f"10^{bound:.0f}"
     sentence = (
-        f"Between two samples the network has {found.value:,.0f} linear pieces on average, "
+        f"Between two samples the network has {_rounded(found)} linear pieces on average, "
         f"{_times(found.value / units)} per unit, where {possible} are possible."
     )
     names = [measurement.name for measurement in seen.measurements]
     if "linear pieces a segment, untrained" in names:
         untrained = seen["linear pieces a segment, untrained"]
-        sentence += f" Before its training it had {untrained.value:,.0f}."
+        sentence += f" Before its training it had {_rounded(untrained)}."
     if found.high <= units + 1:
         verdict = "fewer pieces than units"
     elif found.low > units + 1:
@@ -99,6 +101,13 @@ def answer(seen: Observation) -> Answer:
     else:
         verdict = "about one piece a unit"
     return Answer(sentence, verdict, "neutral", "linear pieces a segment")
+
+
+def _rounded(measured: Measurement) -> str:
+    """Return the value in whole pieces, rounded to the place of the half-interval's first digit."""
+    half = (measured.high - measured.low) / 2
+    place = max(0, math.floor(math.log10(half))) if 0 < half < math.inf else 0
+    return f"{round(measured.value, -place):,.0f}"
 
 
 def _times(ratio: float) -> str:
@@ -123,8 +132,8 @@ instrument = Instrument(
     caveat="Pieces are counted on straight lines between samples; few pieces there do not exclude more elsewhere.",
     rank=2,
     budgets={
-        "quick": {"segments": 20, "passes": 20_000},
-        "full": {"segments": 200, "passes": 400_000},
+        "quick": {"segments": 20, "passes": 60_000},
+        "full": {"segments": 200, "passes": 1_200_000},
     },
     applies=applies,
     run=run,
