@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits, load_sample_images
 
 from whydeep.core import InputError
-from whydeep.data import load
+from whydeep.data import embedded, load
 
 
 def test_the_digits_are_those_of_scikit_learn():
@@ -74,6 +74,13 @@ def test_patches_are_cut_from_their_photograph_and_no_pixel_is_in_both_parts():
     assert len(blocks[0]) > 30
     assert len(blocks[1]) > 30
     assert not blocks[0] & blocks[1]
+
+
+def test_every_place_of_a_block_is_drawn():
+    block = torch.arange(16.0).view(1, 4, 4)
+    drawn = embedded._draw(block, 1, 600, torch.Generator().manual_seed(0))
+    # A given place is missed with probability (15/16)^600, below 1e-16.
+    assert sorted(drawn.flatten().unique().tolist()) == list(range(16))
 
 
 def test_patches_that_do_not_fit_are_refused():

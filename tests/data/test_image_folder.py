@@ -89,6 +89,18 @@ def test_mixed_sizes_need_a_size(tmp_path):
     assert int((every == 1).flatten(1).all(1).sum()) == 1  # white stays white when it is scaled
 
 
+def test_a_size_scales_and_cuts_around_the_centre(tmp_path):
+    # 16 x 8 in four bands of four columns, white, black, white, black: the inner 8 x 8 is cut, each half one pixel.
+    columns = np.repeat([255, 0, 255, 0], 4)
+    for label in "ab":
+        for number in range(5):
+            save(tmp_path / label / f"{number}.png", np.tile(columns, (8, 1)))
+    x = load(f"folder:{tmp_path}?size=2")[0].in_memory().x[0, 0]
+    # The triangle filter of half-width 4 around column 2 of the cut gives the bands on both sides, at distances 2.5 and
+    # 3.5, weights 1.5/4 and 0.5/4 each, out of a sum of 4: 1/8 each, 1/4 together. Rounded to a byte.
+    torch.testing.assert_close(x, torch.tensor([[0.25, 0.75], [0.25, 0.75]]), rtol=0, atol=1 / 255)
+
+
 def test_grey_and_colour_mixed_need_channels(tmp_path):
     write_set(tmp_path)
     save(tmp_path / "a" / "9.png", np.zeros((4, 6, 3)))

@@ -117,6 +117,8 @@ def test_without_noise_the_arm_follows_from_radius_and_angle():
     turn = torch.atan2(x[:, 1], x[:, 0]) / (2 * math.pi) - 1.25 * x.norm(dim=1)
     far = x.norm(dim=1) > 0.01  # at the origin the angle is lost to rounding
     assert torch.equal((3 * turn).round().long()[far] % 3, data.y[far])
+    # Rounding in single precision, divided by the radius.
+    assert float((3 * turn - (3 * turn).round())[far].abs().max()) < 1e-4
     assert torch.bincount(data.y).tolist() == [333, 333, 333]
     assert float(x.norm(dim=1).max()) <= 1 + 1e-6
 
