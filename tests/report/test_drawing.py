@@ -107,3 +107,17 @@ def test_labels_are_moved_as_little_as_order_and_edges_allow():
     assert drawing._spread([1.0, 1.0, 1.0], [0.2, 0.2, 0.2]) == pytest.approx([0.5, 0.7, 0.9])
     assert drawing._spread([0.8, 0.3], [0.1, 0.1]) == pytest.approx([0.8, 0.3])
     assert drawing._spread([0.0, 0.01], [0.2, 0.2]) == pytest.approx([0.1, 0.3])
+
+
+def test_a_legend_stands_clear_of_the_names_and_the_label_of_the_axis():
+    names = tuple(f"layer {k} convolution" for k in range(4))
+    for ticks in (names, ("p", "q", "r", "s"), None):
+        line = Line("a", range(4), range(4), range(4), range(1, 5), marks=True)
+        figure = Figure(figsize=(400 / 72, 250 / 72), dpi=72, layout="constrained")
+        axes = figure.subplots()
+        short = Line("b", [0, 1], [1, 2])
+        drawing.draw(Curve("t", "layer", "y", (line, short), "a", x_ticks=ticks), axes)
+        figure.draw_without_rendering()
+        legend = axes.get_legend().get_window_extent()
+        assert legend.y1 <= axes.xaxis.get_label().get_window_extent().y0
+        assert legend.y0 >= 0

@@ -43,8 +43,13 @@ from whydeep.report.numbers import duration, interval, number, plain, quantity
         (0.12, -math.inf, 0.2, "fraction", 0.95, "12.0 % (at most 20.0 %)"),
         (math.inf, math.inf, math.inf, "", 1.0, "infinite"),
         (math.inf, 3.0, math.inf, "", 0.95, "infinite (at least 3)"),
-        # The value is the only finite end: nothing to round by, four digits.
-        (1.23456, 1.23456, math.inf, "", 0.95, "1.235 (at least 1.235)"),
+        # The value is a bound: two digits of the width from 0, four digits where there is no width.
+        (0.0397, 0.0, 0.0397, "fraction", 0.95, "at most 4.0 %"),
+        (0.0397, 0.0, 0.0397, "fraction", 0.99, "at most 4.0 % at 99 %"),
+        (1.23456, 1.23456, math.inf, "", 0.95, "at least 1.235"),
+        (1.23456, -math.inf, 1.23456, "nats", 0.95, "at most 1.235 nats"),
+        # All of 360: the upper end is 1, but the value is no bound. Width 1.02 points.
+        (1.0, 0.9898, 1.0, "fraction", 0.95, "100.0 % (99.0 % to 100.0 %)"),
     ],
 )
 def test_the_digits_are_those_of_the_interval(value, low, high, unit, confidence, expected):

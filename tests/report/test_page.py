@@ -98,7 +98,7 @@ def test_headings_go_down_one_level_at_a_time(parsed):
 
 
 def test_the_four_answers_stand_before_everything_else(parsed, shown):
-    cards = shown[: shown.index('class="colophon"')]
+    cards = shown[: shown.index('class="colophon"')].replace("\u00a0", " ")
     for question in sample().questions.values():
         assert question.sections[0].answer.sentence.split("'")[0] in cards
         assert question.verdict in cards

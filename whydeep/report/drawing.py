@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.transforms import Transform
 
     from whydeep.core.exhibit import Curve, Line
 
@@ -35,7 +36,8 @@ def draw(curve: Curve, axes: Axes) -> None:
     """
     styles = trace(curve, axes)
     _scale(curve, axes)
-    axes.set(xlabel=_named(curve.x_label, curve.x_log), ylabel=_named(curve.y_label, curve.y_log))
+    axes.set_xlabel(textwrap.fill(_named(curve.x_label, curve.x_log), 54))
+    axes.set_ylabel(textwrap.fill(_named(curve.y_label, curve.y_log), 32))
     _frame(curve, axes)
     if len(curve.lines) > 1:
         _label(curve, axes, [str(style["color"]) for style in styles])
@@ -191,7 +193,8 @@ def _label(curve: Curve, axes: Axes, colours: list[str]) -> None:
             handles,
             wrapped,
             loc="upper left",
-            bbox_to_anchor=(0, -0.2),
+            bbox_to_anchor=(0, 0),
+            bbox_transform=_below(axes),
             ncols=columns,
             frameon=False,
             fontsize=size,
@@ -219,6 +222,22 @@ def _label(curve: Curve, axes: Axes, colours: list[str]) -> None:
             if led
             else None,
         )
+
+
+def _below(axes: Axes) -> Transform:
+    """Return the axes' coordinates moved down, in points, past the names at the ticks and the label of the axis."""
+    from matplotlib.transforms import ScaledTranslation
+
+    size = _font_size(axes)
+    names = axes.get_xticklabels()
+    if any(name.get_rotation() for name in names):
+        ticks = size * (1 + 0.3 * max(len(name.get_text()) for name in names))  # half a letter's width times sin 30
+    else:
+        ticks = LINE_HEIGHT * size * (1 + max((name.get_text().count("\n") for name in names), default=0))
+    label = axes.get_xlabel()
+    labels = LINE_HEIGHT * size * (1 + label.count("\n")) if label else 0.0
+    down = (ticks + labels + 1.2 * size) / 72
+    return axes.transAxes + ScaledTranslation(0, -down, axes.get_figure(root=True).dpi_scale_trans)  # type: ignore[union-attr]
 
 
 def _font_size(axes: Axes) -> float:

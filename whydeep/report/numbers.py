@@ -13,12 +13,15 @@ def interval(value: float, low: float, high: float, unit: str = "", confidence: 
 
     unit: "fraction" is written in percent, "seconds" as s; any other follows the number as it is.
     A confidence of 0.95 goes without saying; any other is named. An interval without width is an exact number.
-    An end at infinity is written as what it leaves known: "at least" or "at most".
+    An end at infinity is written as what it leaves known: "at least" or "at most"; so is a value that is itself the
+    end of an interval from 0 or from or to infinity, which is a bound.
 
     >>> interval(0.0167, 0.0061, 0.0359, "fraction")
     '1.7 % (0.6 % to 3.6 %)'
     >>> interval(41.27, 39.8, 42.6)
     '41.3 (39.8 to 42.6)'
+    >>> interval(0.04, 0.0, 0.04, "fraction")
+    'at most 4.0 %'
     >>> interval(17610, 17610, 17610, "parameters", 1.0)
     '17,610 parameters'
     """
@@ -35,6 +38,10 @@ def interval(value: float, low: float, high: float, unit: str = "", confidence: 
         return f"{plain(value)}{mark} ({_one_sided(low, high, plain(ends[0]), unit)}{sure})"
     shown, tail = _together([value, *ends])
     every = mark if unit == "fraction" else ""
+    if value == high and low in (0, -math.inf):
+        return f"at most {shown[0]}{tail}{mark}{sure}"
+    if value == low and high == math.inf:
+        return f"at least {shown[0]}{tail}{mark}{sure}"
     if len(ends) == 1:
         return f"{shown[0]}{tail}{mark} ({_one_sided(low, high, shown[1] + tail, unit)}{sure})"
     return f"{shown[0]}{tail}{mark} ({shown[1]}{every} to {shown[2]}{tail}{every}{sure})"

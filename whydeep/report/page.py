@@ -140,6 +140,7 @@ def _environment() -> jinja2.Environment:
         "word": lambda name: str(name).replace("_", " "),
         "undrawn": _undrawn,
         "date": _date,
+        "bound": _bound,
     }
     return environment
 
@@ -151,11 +152,14 @@ def _measured(measurement: Mapping[str, Any]) -> str:
 
 def _value_only(measurement: Mapping[str, Any]) -> tuple[str, str]:
     """Return the value and, apart from it, its interval in words; "" for an exact number."""
-    value, bracket, ends = _measured(measurement).partition(" (")
+    text = _measured(measurement)
+    value, bracket, ends = text.partition(" (")
+    sure = f"{numbers.plain(100 * numbers.number(measurement['confidence']))} % sure"
+    if text.startswith(("at most", "at least")):
+        return text.partition(" at ")[0], sure
     if not bracket:
-        return value, "exact"
-    sure = numbers.plain(100 * numbers.number(measurement["confidence"]))
-    return value, f"{ends.removesuffix(')').partition(' at ')[0]}, {sure} % sure"
+        return value, "computed, not sampled"
+    return value, f"{ends.removesuffix(')').partition(' at ')[0]}, {sure}"
 
 
 def _predicted(finding: Mapping[str, Any]) -> str:
@@ -235,6 +239,11 @@ def _date(text: str) -> str:
     except ValueError:
         return str(text)
     return f"{when.day} {MONTHS[when.month - 1]} {when.year}"
+
+
+def _bound(text: str) -> str:
+    """Return the text with its numbers bound to the percent sign that follows: no line begins with it."""
+    return re.sub(r"(?<=\d) %", "\u00a0%", text)
 
 
 def _slug(name: str) -> str:
