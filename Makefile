@@ -12,11 +12,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 run: $(VENV)/.ready
 	$(BIN)/whydeep examine --out out
 
+# One process a core with one thread each: the networks of the tests are too small to share among threads.
 test: $(VENV)/.ready-test lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
 
 test-slow: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m slow
 
 bench: $(VENV)/.ready-test
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
@@ -42,7 +43,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PIP) -e .
 	touch $@
 
-$(VENV)/.ready-test: $(VENV)/.ready
+$(VENV)/.ready-# One process a core with one thread each: the networks of the tests are too small to share among threads.
+test: $(VENV)/.ready
 	$(PIP) -e '.[test]'
 	touch $@
 

@@ -68,7 +68,6 @@ def test_what_is_refused(arguments: dict[str, Any], message: str) -> None:
     assert str(caught.value).startswith("mine: ")
 
 
-@pytest.mark.xfail(strict=True, reason="samples of one number, x of shape (n,), are not looked at")
 def test_samples_without_dimensions_are_checked_too() -> None:
     with pytest.raises(DataError, match="hold NaN or inf"):
         Data(torch.tensor([0.0, torch.nan]))

@@ -73,7 +73,6 @@ def test_a_plug_in_that_cannot_be_loaded_is_named(plug: Any) -> None:
         registry.claims()
 
 
-@pytest.mark.xfail(strict=True, reason="a plug-in takes the place of a claim of the same id without a word")
 def test_two_claims_of_one_id_are_refused(plug: Any, claim: Claim) -> None:
     plug("whydeep.theorems", replace(claim, id="perceptron_mistakes_are_bounded_by_the_margin"))
     with pytest.raises((InputError, TypeError), match="perceptron_mistakes_are_bounded_by_the_margin"):

@@ -176,7 +176,6 @@ def test_the_goal_is_convergence() -> None:
     assert loss[-1] <= 0.3 < loss[-2]
 
 
-@pytest.mark.xfail(strict=True, reason="Backprop reports the spent budget before it looks at the goal")
 def test_the_goal_counts_in_the_last_pass_too() -> None:
     problem = small_problem()
     needed = len(Backprop(lr=0.05, epochs=200, goal=0.3).train(problem).history["loss"]) - 1
@@ -298,14 +297,12 @@ def test_one_sample() -> None:
     assert training.history["error"][-1] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="Backprop hands batch norm a last batch of one sample", raises=ValueError)
 def test_a_last_batch_of_one_sample_does_not_break_batch_norm() -> None:
     # 61 samples in batches of 20 leave one; batch norm has no variance of one sample and raises.
     training = Backprop(epochs=1, batch_size=20).train(dropped(61))
     assert training.outcome.status is Status.BUDGET_SPENT
 
 
-@pytest.mark.xfail(strict=True, reason="the history is empty when the risk is not finite at the start")
 def test_a_risk_that_is_not_finite_at_the_start_has_a_history() -> None:
     # The third sample is out of the range of single precision once it is squared; the first two are not.
     x = torch.tensor([[0.0], [1.0], [1e30]])

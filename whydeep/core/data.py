@@ -82,7 +82,7 @@ class Data:
         if isinstance(self.x, Tensor):
             if not self.x.is_floating_point():
                 raise DataError(self.name, f"x has type {self.x.dtype}", "convert it to float, pixels to [0, 1]")
-            bad = int((~torch.isfinite(self.x)).flatten(1).any(1).sum()) if self.x.ndim > 1 else 0
+            bad = int((~torch.isfinite(self.x)).reshape(len(self.x), -1).any(1).sum())
             if bad:
                 raise DataError(self.name, f"{bad} of {len(self.x)} samples hold NaN or inf", "remove or repair them")
         if self.y is not None:

@@ -30,7 +30,12 @@ def squared(output: Tensor, target: Tensor) -> Tensor:
 
 
 def hinge(output: Tensor, target: Tensor) -> Tensor:
-    """Return sum_k max(0, 1 - s_k output_k), (n,), with s_k = +1 for the right class and -1 for every other."""
+    """Return sum_k max(0, 1 - s_k output_k), (n,), with s_k = +1 for the right class and -1 for every other.
+
+    Raises `ValueError` on regression targets.
+    """
+    if target.is_floating_point():
+        raise ValueError("the hinge loss compares classes, and the targets are numbers; give the squared loss")
     return torch.relu(1 - (2 * one_hot(target, output) - 1) * output).sum(1)
 
 

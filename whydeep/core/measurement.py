@@ -77,6 +77,8 @@ def mean(name: str, values: Any, *, confidence: float = 0.95, **rest: Any) -> Me
     (2.0, 2.484)
     """
     numbers = np.asarray(values, dtype=float).reshape(-1)
+    if not len(numbers):
+        raise ValueError(f"{name}: no values; give at least one")
     centre = float(numbers.mean())
     if len(numbers) < 2:
         half = math.inf

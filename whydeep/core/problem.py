@@ -138,7 +138,7 @@ class Problem:
         total = torch.zeros((), dtype=torch.float64)
         with evaluating(self.model), torch.no_grad():
             for x, y in data.batches(batch_size):
-                total += self.per_sample(self.model(x), y).sum().double().cpu()
+                total += self.per_sample(self.model(x), y).sum().cpu().double()
         return float(total) / len(data)
 
     def gradient(self, data: Data | None = None, *, batch_size: int = 2048) -> Tensor:

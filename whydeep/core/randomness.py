@@ -27,7 +27,7 @@ def global_seed(generator: torch.Generator) -> Iterator[None]:
     """Seed PyTorch's global generators from `generator` inside the block, and restore them after it.
 
     PyTorch offers nothing else for the initialisation of layers and for dropout.
-    The CPU generator and that of every accelerator in use are restored.
+    The CPU generator and those of CUDA devices are restored; MPS has one that cannot be forked.
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     seed = int(torch.randint(2**62, (), generator=generator))

@@ -21,14 +21,24 @@ Found = TypeVar("Found", Claim, Instrument)
 def claims() -> dict[str, Claim]:
     """Return every claim by id, question after question, in the order of their ids."""
     found = _walk("theorems", "claim", Claim) + _plugged("whydeep.theorems", Claim)
+    _check_names([claim.id for claim in found])
     return {claim.id: claim for claim in sorted(found, key=lambda c: (QUESTIONS.index(c.question), c.id))}
 
 
 def instruments() -> dict[str, Instrument]:
     """Return every instrument by name, question after question, in the order of their ranks."""
     found = _walk("instruments", "instrument", Instrument) + _plugged("whydeep.instruments", Instrument)
+    _check_names([instrument.name for instrument in found])
     order = sorted(found, key=lambda i: (QUESTIONS.index(i.question), i.rank, i.name))
     return {instrument.name: instrument for instrument in order}
+
+
+def _check_names(names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"two claims or instruments are called {', '.join(twice)}", "rename or uninstall the plug-in's"
+        )
 
 
 def _walk(folder: str, attribute: str, kind: type[Found]) -> list[Found]:

@@ -50,7 +50,8 @@ def mlp(
     layers: list[nn.Module] = [nn.Flatten()]
     last = len(widths) - 2
     for index, (inputs, outputs) in enumerate(pairwise(widths)):
-        linear = nn.Linear(inputs, outputs)
+        # What is initialised below is not drawn first: that would shift PyTorch's global generator.
+        linear = nn.Linear(inputs, outputs) if init == "default" else nn.utils.skip_init(nn.Linear, inputs, outputs)
         initialise(linear, init, 1.0 if index == last else gain, generator)
         layers += [linear] if index == last else [linear, ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)

@@ -1,3 +1,9 @@
 """What does the landscape of the empirical risk look like, and how is it minimised efficiently?"""
 
+from .admm import ADMM as ADMM
 from .backprop import Backprop as Backprop
+from .gradient_flow import dense_layers as dense_layers
+from .gradient_flow import gradient_norms as gradient_norms
+from .gradient_flow import mean_field as mean_field
+from .named import by_name as by_name
+from .sgld import SGLD as SGLD

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from whydeep.core.data import Data
 from whydeep.core.evaluation import outputs
 from whydeep.core.problem import Problem
-from whydeep.core.randomness import global_seed, or_default
+from whydeep.core.randomness import global_seed, or_default, spawn
 from whydeep.core.training import Callback, Outcome, Progress, Status, Training
 
 Schedule = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
@@ -100,13 +101,19 @@ class _Run:
             self.held, self.train = problem.train.split(size, generator)
         self.watched = self.train.subsample(solver.monitor, generator)
         self.batch = min(solver.batch_size or len(self.train), len(self.train))
-        self.per_pass = math.ceil(len(self.train) / self.batch)
+        # A last batch of one sample joins the one before it: batch normalisation has no variance of one.
+        starts = range(0, len(self.train), self.batch)
+        self.starts = starts[:-1] if len(starts) > 1 and len(self.train) - starts[-1] == 1 else starts
+        self.per_pass = len(self.starts)
         self.total = solver.steps or (solver.epochs or 0) * self.per_pass
         trainable = [value for value in self.model.parameters() if value.requires_grad]
-        self.optimizer = solver.optimizer(trainable, lr=solver.lr, **solver.options)
+        options = dict(solver.options)
+        if "generator" in inspect.signature(solver.optimizer).parameters:
+            options.setdefault("generator", spawn(generator))
+        self.optimizer = solver.optimizer(trainable, lr=solver.lr, **options)
         schedule = SCHEDULES[solver.schedule] if isinstance(solver.schedule, str) else solver.schedule
         self.scheduler = schedule(self.optimizer, self.total) if schedule is not None else None
-        self.history: dict[str, list[float]] = {}
+        self.history: dict[str, list[float]] = {"loss": [], "seconds": []}
         self.seconds = 0.0
         self.done = 0
         self.best: tuple[float, int, dict[str, Tensor]] = (math.inf, 0, {})
@@ -127,7 +134,8 @@ class _Run:
                 outcome = Outcome(Status.DIVERGED, f"the risk is not finite after pass {passes}")
                 break
             last = copy.deepcopy(self.model.state_dict())
-            outcome = outcome or self._verdict(passes)
+            if outcome is None or outcome.status is Status.BUDGET_SPENT:  # the goal may be reached in the last pass
+                outcome = self._verdict(passes) or outcome
         if outcome.diverged:
             self.model.load_state_dict(last)
         elif self.held is not None:
@@ -142,7 +150,7 @@ class _Run:
         """Take the steps of one pass; return an outcome when the training ends inside it."""
         began = time.perf_counter()
         try:
-            for x, y in self.train.batches(self.batch, self.generator):
+            for x, y in self._batches():
                 loss = self._step(x, y)
                 if not math.isfinite(loss):
                     return Outcome(Status.DIVERGED, f"the loss is {loss} at step {self.done + 1}")
@@ -156,6 +164,15 @@ class _Run:
         finally:
             self.seconds += time.perf_counter() - began
         return None
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the samples of one pass in a random order."""
+        targets = self.train.targets
+        order = torch.randperm(len(self.train), generator=self.generator).to(targets.device)
+        ends = [*self.starts[1:], len(self.train)]
+        for start, end in zip(self.starts, ends, strict=True):
+            chosen = order[start:end]
+            yield self.train.x[chosen], targets[chosen]
 
     def _step(self, x: Tensor, y: Tensor) -> float:
         def closure() -> Tensor:
@@ -175,7 +192,7 @@ class _Run:
         if self.held is not None:
             values["validation"] = _risk_and_error(self.problem, self.model, self.held)[0]
             if values["validation"] < self.best[0] or not self.best[2]:
-                passes = len(self.history.get("loss", []))
+                passes = len(self.history["loss"])
                 self.best = (values["validation"], passes, copy.deepcopy(self.model.state_dict()))
         if not math.isfinite(loss):
             return False
@@ -194,7 +211,7 @@ class _Run:
 
 def _risk_and_error(problem: Problem, model: nn.Module, data: Data) -> tuple[float, float | None]:
     output = outputs(model, data)
-    loss = float(problem.per_sample(output, data.targets).double().mean())
+    loss = float(problem.per_sample(output, data.targets).cpu().double().mean())  # MPS has no doubles
     if data.classes is None:
         return loss, None
-    return loss, float((output.argmax(1) != data.targets).double().mean())
+    return loss, float((output.argmax(1) != data.targets).cpu().double().mean())
