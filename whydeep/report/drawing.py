@@ -115,7 +115,7 @@ def _styles(curve: Curve) -> list[dict[str, Any]]:
                 step = max(1, len(line.x) // 6)
                 style["markevery"] = (k * step // max(1, total["measured"]), step)
         if len(line.x) == 1:
-            style["marker"] = marker
+            style |= {"marker": marker, "linestyle": "none"}
         if _apart(curve, line):
             style |= {"linestyle": "none", "markersize": 6}
         styles.append(style)
