@@ -92,7 +92,9 @@ def answer(seen: Observation) -> Answer:
         sentence = f"There is no hidden layer; a linear probe reads {percent(inputs, interval=True)} from the inputs."
         return Answer(sentence, "no hidden layer", "neutral", INPUT)
     last = seen[LAST]
-    points = f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    places = 1 if difference.high - difference.low < 0.01 else 0
+    low, value, high = (f"{100 * v:+.{places}f}" for v in (difference.low, difference.value, difference.high))
+    points = f"{value} points ({low} to {high})"
     sentence = (
         f"A linear probe reads the class from the last hidden layer in {percent(last, interval=True)} of new samples, "
         f"from the inputs in {percent(inputs)}: {points}."
