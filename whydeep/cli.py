@@ -59,7 +59,7 @@ def cli() -> None:
 @config_option
 @debug_option
 @click.pass_context
-def examine(context: click.Context, more_only: tuple[str, ...], as_json: bool, **options: Any) -> int:
+def examine(context: click.Context, /, more_only: tuple[str, ...], as_json: bool, **options: Any) -> int:
     """Examine a network and write report.html and report.json.
 
     A named model or a callable is trained first; a module, or one with --weights, is examined as it is.
@@ -113,7 +113,7 @@ def examine(context: click.Context, more_only: tuple[str, ...], as_json: bool, *
 @config_option
 @debug_option
 @click.pass_context
-def train(context: click.Context, as_json: bool, **options: Any) -> int:
+def train(context: click.Context, /, as_json: bool, **options: Any) -> int:
     """Train a network; write weights.safetensors and training.json (history, outcome, options)."""
     from whydeep import terminal
     from whydeep.core.problem import Problem
@@ -125,7 +125,7 @@ def train(context: click.Context, as_json: bool, **options: Any) -> int:
 
     with terminal.watching(quiet=as_json) as watch:
         case = case_of(options)
-        model = case.given or case.factory()
+        model = case.start()
         problem = Problem(model, case.train, case.test, case.loss).to(case.device)
         solver = case.solver or by_name("adam", samples=len(problem.train))
 

@@ -214,7 +214,7 @@ def _run(
             section = Section.of(
                 instrument,
                 seen,
-                command=f"{called['command']} --only {instrument.name}" if called["command"] else "",
+                command=f"{called['base']} --only {instrument.name}" if called["base"] else "",
                 python=_python(called, instrument),
                 seconds=time.perf_counter() - began,
             )
@@ -238,12 +238,14 @@ def _run(
 def _call(config: Mapping[str, Any] | None, subject: Subject) -> dict[str, Any]:
     """What the page says of the call; a call from Python has no command."""
     setup = "import whydeep as wd\n# model, train and test as in your call"
-    return {"command": "", "python": setup, "solver": repr(subject.solver)} | dict(config or {})
+    return {"command": "", "base": "", "python": setup, "arguments": "", "solver": repr(subject.solver)} | dict(
+        config or {}
+    )
 
 
 def _python(called: Mapping[str, Any], instrument: Instrument) -> str:
     """The lines that repeat one instrument."""
-    call = f"examination = wd.examine(model, train, test, only=[{instrument.name!r}])"
+    call = f"examination = wd.examine(model, train, test, only=[{instrument.name!r}]{called['arguments']})"
     return f"{called['python']}\n{call}\nprint(examination.answer({instrument.question!r}))"
 
 

@@ -54,7 +54,7 @@ def _together(*options: Command) -> Command:
     return decorate
 
 
-class Floats(click.ParamType):
+class Floats(click.ParamType[tuple[float, ...]]):
     """Numbers separated by commas."""
 
     name = "numbers"
@@ -81,8 +81,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON t
 seed_option = click.option("--seed", default=0, show_default=True, help="Same seed, same numbers.")
 problem_options = _together(
     click.option("--data", default="digits", show_default=True, metavar="SPEC", help="digits, photos[?..], "
-                 "mnist:DIR, idx:DIR, csv:FILE?target=.., parquet:FILE?target=.., npz:FILE, folder:DIR, cifar10:DIR, openml:NAME, "
-                 "synthetic:NAME?n=.."),
+                 "mnist:DIR, idx:DIR, csv:FILE?target=.., parquet:FILE?target=.., npz:FILE, folder:DIR, cifar10:DIR, "
+                 "openml:NAME, synthetic:NAME?n=.."),
     click.option("--model", default="mlp:100,100", show_default=True, metavar="NAME|FILE.py:OBJECT",
                  help="linear, mlp:WIDTHS[?activation=..&init=..&gain=..], cnn[:CHANNELS], or a callable or module of "
                  "your own. The Python file is executed."),
@@ -93,7 +93,7 @@ problem_options = _together(
     click.option("--bounds", type=float, nargs=2, metavar="LOW HIGH", help="Range of the inputs, for attacks."),
     click.option("--loss", type=click.Choice(["cross_entropy", "squared", "hinge"]), help="cross_entropy for classes, "
                  "squared for regression unless given."),
-    click.option("--solver", metavar="NAME[?key=value&..]", help="adam, sgd, sgld or admm; trains a given module, too."),
+    click.option("--solver", metavar="NAME[?key=value&..]", help="adam, sgd, sgld or admm; trains a given module."),
     click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda", "mps"])),
     seed_option,
 )  # fmt: skip
@@ -119,6 +119,16 @@ class Case:
         model = self.given or self.factory
         assert model is not None
         return model
+
+    def start(self) -> nn.Module:
+        """Return the network that a training starts from; a fresh one is drawn from the generator."""
+        from whydeep.core.randomness import global_seed
+
+        if self.given is not None:
+            return self.given
+        assert self.factory is not None
+        with global_seed(self.generator):
+            return self.factory()
 
 
 def case_of(options: Mapping[str, Any]) -> Case:
@@ -166,7 +176,7 @@ def _network(options: Mapping[str, Any], train: Data) -> tuple[nn.Module | None,
     source = find(name, input_shape=train.input_shape, outputs=train.outputs)
     given, factory = source.module, source.factory
     if options["weights"] is not None:
-        given = given if factory is None else factory()
+        given = given or source.factory()  # type: ignore[misc]  # a source has one of both
         networks.load_weights(given, options["weights"])
     if mean is None:
         return given, factory
@@ -192,7 +202,7 @@ def device(name: str) -> str:
 
 
 def resolved(context: click.Context, case: Case, only: tuple[str, ...]) -> dict[str, Any]:
-    """Every option as it was resolved, and the shortest command that gives the same without --only and --out."""
+    """Every option as it was resolved; `command` repeats the call, `base` is it without --only (both without --out)."""
     from whydeep.core.record import plain
 
     words = ["whydeep", context.info_name or ""]
@@ -210,27 +220,47 @@ def resolved(context: click.Context, case: Case, only: tuple[str, ...]) -> dict[
             [f"{v:g}" for v in value] if name == "bounds" else [str(value)]
         )  # fmt: skip
         words += [parameter.opts[0], *texts]
+    setup, arguments = _python(case.options, case.loss)
     options = {k: v for k, v in case.options.items() if k not in ("only", "out")}
-    return plain(options) | {
+    return dict(plain(options)) | {
         "loss": case.loss,
         "device": case.device,
         "only": list(only),
-        "command": shlex.join(words),
-        "python": _python(case.options),
+        "command": shlex.join([*words, *(["--only", *only] if only else [])]),
+        "base": shlex.join(words),
+        "python": setup,
+        "arguments": arguments,
     }
 
 
-def _python(options: Mapping[str, Any]) -> str:
-    """The lines that make model, train and test in Python."""
-    name, weights = options["model"], options["weights"]
+def _python(options: Mapping[str, Any], loss: str) -> tuple[str, str]:
+    """Return the lines that make model, train and test in Python, and what else `examine` is called with."""
+    name, weights, solver, seed = (options[key] for key in ("model", "weights", "solver", "seed"))
     finder = "load_object" if ".py" in name else "by_name"
     lines = [
-        "import whydeep as wd",
-        f"train, test = wd.data.load({options['data']!r}, seed={options['seed']})",
+        "import torch, whydeep as wd",
+        f"train, test = wd.data.load({options['data']!r}, seed={seed})",
         f"source = wd.networks.{finder}({name!r}, input_shape=train.input_shape, outputs=train.outputs)",
         "model = source.factory or source.module",
     ]
+    arguments = []
     if weights is not None:
         lines[-1] = "model = source.module or source.factory()"
         lines.append(f"wd.networks.load_weights(model, {str(weights)!r})")
-    return "\n".join(lines)
+        arguments.append("factory=source.factory")
+    if options["mean"] is not None:
+        lines.append(f"mean, std, plain = {list(options['mean'])}, {list(options['std'])}, model")
+        whole = "wd.networks.normalised(plain, mean, std)"
+        lines.append(f"model = {whole} if isinstance(plain, torch.nn.Module) else lambda: "
+                     "wd.networks.normalised(plain(), mean, std)")  # fmt: skip
+    if options.get("heldout") is not None:
+        lines.append(f"test = wd.data.load_heldout({options['heldout']!r}, seed={seed})")
+        arguments.append("heldout=True")
+    if solver is not None:
+        arguments.append(f"solver=wd.optimization.by_name({solver!r}, samples=len(train))")
+    if options["bounds"]:
+        arguments.append(f"bounds={tuple(options['bounds'])}")
+    arguments += [f"loss={loss!r}"] if loss != "cross_entropy" else []
+    arguments += ["budget='full'"] if options.get("budget") == "full" else []
+    arguments += [f"generator=torch.Generator().manual_seed({seed})"] if seed else []
+    return "\n".join(lines), "".join(f", {argument}" for argument in arguments)

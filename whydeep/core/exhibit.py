@@ -66,26 +66,14 @@ class Curve:
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """Draw into `axes` (new ones when None) and return them; matplotlib's state is left alone."""
+        from . import drawing
+
         if axes is None:
             from matplotlib.figure import Figure
 
             axes = Figure(layout="constrained").subplots()
-        for line in self.lines:
-            style: dict[str, Any] = {"linestyle": "--" if line.role == "theory" else "-"}
-            if line.role == "reference":
-                style["color"] = "0.55"
-            (drawn,) = axes.plot(line.x, line.y, marker="o" if line.marks else None, label=line.label, **style)
-            if line.low is not None and line.high is not None:
-                axes.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.18, linewidth=0)
-        axes.set(title=self.title, xlabel=self.x_label, ylabel=self.y_label)
-        if self.x_log:
-            axes.set_xscale("log")
-        if self.y_log:
-            axes.set_yscale("log")
-        if self.x_ticks is not None:
-            axes.set_xticks(range(len(self.x_ticks)), self.x_ticks)
-        if len(self.lines) > 1:
-            axes.legend()
+        drawing.draw(self, axes)
+        axes.set_title(self.title, loc="left")
         return axes
 
 

@@ -1,5 +1,6 @@
 """Data: readers for the user's files, synthetic sets with a known truth, and corruptions."""
 
+from .accept import as_data as as_data
 from .corruption import deform as deform
 from .corruption import gaussian_pixels as gaussian_pixels
 from .corruption import label_noise as label_noise
@@ -9,6 +10,7 @@ from .corruption import shift as shift
 from .corruption import shuffled_pixels as shuffled_pixels
 from .corruption import warp as warp
 from .sources import load as load
+from .sources import load_heldout as load_heldout
 from .split import split as split
 from .split import standardise as standardise
 from .synthetic import bayes_error as bayes_error

@@ -68,6 +68,29 @@ def load(spec: str, *, seed: int = 0) -> tuple[Data, Data]:
     >>> len(train), len(test), train.input_shape, train.classes
     (1437, 360, (1, 8, 8), 10)
     """
+    generator = torch.Generator().manual_seed(seed)
+    parsed, train, test = _read(spec, generator)
+    if test is None:
+        fraction = parsed.number("test_fraction", TEST_FRACTION)
+        train, test = split(train, test_fraction=fraction, generator=generator)
+    elif "test_fraction" in parsed.options and parsed.kind != "photos":
+        raise InputError(f"{parsed.location} comes with its own test part", "leave out test_fraction")
+    scaling = parsed.choice("standardise", ("no", "inputs", "yes"), "no")
+    return (train, test) if scaling == "no" else standardise(train, test, targets=scaling == "yes")
+
+
+def load_heldout(spec: str, *, seed: int = 0) -> Data:
+    """Return the data of `spec` that a network was not trained on: its test part where it comes with one, else all.
+
+    Raises as `load`, and `InputError` on standardise: the training part that would say how is not there.
+    """
+    parsed, train, test = _read(spec, torch.Generator().manual_seed(seed))
+    if parsed.options.get("standardise", "no") != "no":
+        raise InputError("standardise needs the training part", "write the standardised values to a file of their own")
+    return train if test is None else test
+
+
+def _read(spec: str, generator: torch.Generator) -> tuple[Spec, Data, Data | None]:
     parsed = parse(spec)
     if parsed.kind not in SOURCES:
         known = ", ".join(source.pattern for source in SOURCES.values())
@@ -77,12 +100,4 @@ def load(spec: str, *, seed: int = 0) -> tuple[Data, Data]:
         raise InputError(f"the data {spec!r} cannot be found", f"write {source.pattern}")
     if source.options is not None:
         parsed.known(source.options, parsed.kind)
-    generator = torch.Generator().manual_seed(seed)
-    train, test = source.read(parsed, generator)
-    if test is None:
-        fraction = parsed.number("test_fraction", TEST_FRACTION)
-        train, test = split(train, test_fraction=fraction, generator=generator)
-    elif "test_fraction" in parsed.options and parsed.kind != "photos":
-        raise InputError(f"{parsed.location} comes with its own test part", "leave out test_fraction")
-    scaling = parsed.choice("standardise", ("no", "inputs", "yes"), "no")
-    return (train, test) if scaling == "no" else standardise(train, test, targets=scaling == "yes")
+    return parsed, *source.read(parsed, generator)

@@ -50,11 +50,15 @@ def mlp(
     layers: list[nn.Module] = [nn.Flatten()]
     last = len(widths) - 2
     for index, (inputs, outputs) in enumerate(pairwise(widths)):
-        # What is initialised below is not drawn first: that would shift PyTorch's global generator.
-        linear = nn.Linear(inputs, outputs) if init == "default" else nn.utils.skip_init(nn.Linear, inputs, outputs)
+        linear = nn.Linear(inputs, outputs) if init == "default" else _blank(inputs, outputs)
         initialise(linear, init, 1.0 if index == last else gain, generator)
         layers += [linear] if index == last else [linear, ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
+
+
+def _blank(inputs: int, outputs: int) -> nn.Linear:
+    """Return a layer that nothing is drawn for: what is initialised later must not shift the global generator."""
+    return nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def initialise(layer: nn.Linear | nn.Conv2d, init: str, gain: float, generator: torch.Generator | None) -> None:

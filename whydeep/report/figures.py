@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whydeep.core import drawing
 from whydeep.core.exhibit import Curve, Line
 from whydeep.core.record import array
 
-from . import drawing
 from .numbers import number, plain
 
 if TYPE_CHECKING:

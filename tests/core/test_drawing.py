@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from whydeep.core import Curve, Line
-from whydeep.report import drawing
+from whydeep.core import Curve, Line, drawing
 
 
 def drawn(*lines, **changes):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.transforms import Transform
 
-    from whydeep.core.exhibit import Curve, Line
+    from .exhibit import Curve, Line
 
 ACCENTS = ("#0b61a4", "#b84300", "#00734f", "#8e3a86", "#7a5c00", "#b3246b")
 """Told apart without colour vision by their lightness order, and never alone: markers differ, too."""
