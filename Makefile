@@ -43,8 +43,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PIP) -e .
 	touch $@
 
-$(VENV)/.ready-# One process a core with one thread each: the networks of the tests are too small to share among threads.
-test: $(VENV)/.ready
+$(VENV)/.ready-test: $(VENV)/.ready
 	$(PIP) -e '.[test]'
 	touch $@
 
