@@ -68,7 +68,7 @@ def test_depth_pays_on_any_module_and_leaves_it_alone() -> None:
 def test_the_same_architecture_is_not_trained_twice() -> None:
     deep = run(depth_pays.instrument, subject(lambda: mlp((3, 6, 6, 3)), blobs(120), blobs(60)), SMALL)
     assert row_names(deep)[:2] == ["given network (two hidden layers)", "one hidden layer"]
-    assert deep[depth_pays.GIVEN_GAIN].unit == "fraction"
+    assert deep[depth_pays.GIVEN_GAIN].unit == "fraction difference"
     shallow = run(depth_pays.instrument, subject(lambda: mlp((3, 9, 3)), blobs(120), blobs(60)), SMALL)
     assert row_names(shallow)[:2] == ["given network (one hidden layer)", "two hidden layers"]
     assert depth_pays.answer(shallow).headline == depth_pays.SECOND_GAIN

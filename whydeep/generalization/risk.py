@@ -100,7 +100,7 @@ def decompose(classifier: Classifier, train: Data, *, test: Data, confidence: fl
         testing.low - shift,
         testing.high - shift,
         confidence=confidence,
-        unit="fraction",
+        unit="fraction difference",
         method="interval of the test error minus the training error",
     )
     return Decomposition(training, testing, gap)

@@ -7,11 +7,15 @@ import math
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 INFINITIES = {"inf": math.inf, "-inf": -math.inf}
 
+HUNDREDTHS = ("fraction", "fraction difference")
+"""Units whose numbers are shown times 100."""
+
 
 def interval(value: float, low: float, high: float, unit: str = "", confidence: float = 0.95) -> str:
     """Return the value with its interval, rounded to two significant digits of the interval's width.
 
-    unit: "fraction" is written in percent, "seconds" as s; any other follows the number as it is.
+    unit: "fraction" is written in percent, "fraction difference" in points (hundredths), "seconds" as s; any other
+    follows the number as it is.
     A confidence of 0.95 goes without saying; any other is named. An interval without width is an exact number.
     An end at infinity is written as what it leaves known: "at least" or "at most"; so is a value that is itself the
     end of an interval from 0 or from or to infinity, which is a bound.
@@ -22,12 +26,14 @@ def interval(value: float, low: float, high: float, unit: str = "", confidence: 
     '41.3 (39.8 to 42.6)'
     >>> interval(0.04, 0.0, 0.04, "fraction")
     'at most 4.0 %'
+    >>> interval(-0.009, -0.018, 0.0, "fraction difference")
+    '−0.9 points (−1.8 to 0)'
     >>> interval(17610, 17610, 17610, "parameters", 1.0)
     '17,610 parameters'
     """
     if low == high:
         return quantity(value, unit)
-    if unit == "fraction":
+    if unit in HUNDREDTHS:
         value, low, high = 100 * value, 100 * low, 100 * high
     mark = _suffix(unit)
     sure = "" if confidence == 0.95 else f" at {100 * confidence:.12g} %"
@@ -53,7 +59,7 @@ def quantity(value: float, unit: str = "") -> str:
     >>> quantity(0.03333333, "fraction"), quantity(2.5, "seconds"), quantity(float("inf"), "nats")
     ('3.333 %', '2.5 s', 'infinite nats')
     """
-    return plain(100 * value if unit == "fraction" else value) + _suffix(unit)
+    return plain(100 * value if unit in HUNDREDTHS else value) + _suffix(unit)
 
 
 def plain(value: float, digits: int = 4) -> str:
@@ -143,4 +149,4 @@ def _sign(text: str) -> str:
 
 
 def _suffix(unit: str) -> str:
-    return {"": "", "fraction": " %", "seconds": " s"}.get(unit, f" {unit}")
+    return {"": "", "fraction": " %", "fraction difference": " points", "seconds": " s"}.get(unit, f" {unit}")

@@ -113,7 +113,9 @@ def gain(name: str, better: Tensor, worse: Tensor, *, confidence: float = 0.95) 
     b, c = proportion("first", first, n, confidence=each), proportion("second", second, n, confidence=each)
     method = f"paired Clopper-Pearson, {first} against {second} of {n}"
     value = (first - second) / n
-    return Measurement(name, value, b.low - c.high, b.high - c.low, confidence, unit="fraction", method=method)
+    return Measurement(
+        name, value, b.low - c.high, b.high - c.low, confidence, unit="fraction difference", method=method
+    )
 
 
 def _fit(x: Tensor, y: Tensor, classes: int, penalty: float) -> Tensor:

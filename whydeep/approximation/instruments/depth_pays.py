@@ -68,6 +68,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
     )
     by_name = {trial.name.split(" (")[0]: trial for trial in trials}
     unit = "fraction" if test.classes is not None else "loss"
+    apart = "fraction difference" if unit == "fraction" else unit
     score = _score(unit)
     resolution = rule_of_three(len(test)) if test.classes is not None else 0.0
     shallow, two, own = by_name.get(ONE), by_name.get(TWO), by_name.get(GIVEN)
@@ -78,10 +79,10 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
     pairs = [(GIVEN_GAIN, own if depth > 2 else None), (SECOND_GAIN, two)]
     for name, deep in pairs:
         if deep is not None and deep is not shallow:
-            gain = average(name, shallow.test - deep.test, resolution=resolution, unit=unit)
+            gain = average(name, shallow.test - deep.test, resolution=resolution, unit=apart)
             measurements += [
                 gain,
-                exact(f"detectable difference, {name}", gain.high - gain.value, unit=unit, method="half the interval"),
+                exact(f"detectable difference, {name}", gain.high - gain.value, unit=apart, method="half the interval"),
                 exact(f"training {score}, {name}", float(deep.train.mean()), unit=unit),
             ]
     measurements += [
@@ -187,7 +188,7 @@ def _activation(model: nn.Module) -> str:
 
 
 def _score(unit: str) -> str:
-    return "error" if unit == "fraction" else "loss"
+    return "error" if unit.startswith("fraction") else "loss"
 
 
 def _linears(model: nn.Module) -> list[nn.Linear]:
@@ -276,7 +277,7 @@ def answer(seen: Observation) -> Answer:
 
 def _points(value: float, half: float, unit: str) -> tuple[str, str]:
     """Return a difference and its half-interval in words, with the digits that the interval supports."""
-    if unit != "fraction":
+    if not unit.startswith("fraction"):
         digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
         return f"{value:.{digits}f}", f"{half:.{digits}f} in loss"
     digits = 1 if half < 0.1 else 0

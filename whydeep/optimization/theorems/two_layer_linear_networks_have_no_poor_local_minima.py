@@ -128,9 +128,12 @@ def _critical_points(case: Case, generator: torch.Generator) -> Iterator[tuple[T
 def _measure(case: Case, generator: torch.Generator) -> Measurement:
     x, y = case.data()
     unit: nn.Module = nn.Identity() if case.units == "linear" else nn.ReLU()
-    model = nn.Sequential(
-        nn.Linear(case.inputs, case.width, bias=False), unit, nn.Linear(case.width, case.outputs, bias=False)
-    ).double()
+    sizes = ((case.inputs, case.width), (case.width, case.outputs))
+    # The parameters are set below; drawing them would shift PyTorch's global generator.
+    first, second = (nn.utils.skip_init(nn.Linear, *size, bias=False).double() for size in sizes)  # type: ignore[no-untyped-call]
+    for layer in (first, second):
+        nn.init.zeros_(layer.weight)
+    model = nn.Sequential(first, unit, second)
     problem = Problem(model, Data(x, y), loss="squared")
     split = case.width * case.inputs
 
