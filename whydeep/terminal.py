@@ -16,12 +16,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from whydeep.core.claim import Claim, Finding
+from whydeep.core.numbers import interval
 from whydeep.core.problem import Problem
 from whydeep.core.record import Record
 from whydeep.core.training import Progress as Step
 from whydeep.core.training import Training
 from whydeep.core.verdict import Verdict
-from whydeep.report.numbers import interval
 
 MARKS = {
     Verdict.HOLDS: ("consistent", "green"),

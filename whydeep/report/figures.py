@@ -16,9 +16,8 @@ import numpy as np
 
 from whydeep.core import drawing
 from whydeep.core.exhibit import Curve, Line
+from whydeep.core.numbers import number, plain
 from whydeep.core.record import array
-
-from .numbers import number, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,11 +16,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from whydeep.core import numbers
 from whydeep.core import record as records
 from whydeep.core.claim import QUESTIONS
 from whydeep.core.errors import InputError
 
-from . import figures, numbers
+from . import figures
 
 ASKED = {
     "representation": "What are the optimal, transferable representations of signals, and why is the network fragile?",

@@ -144,7 +144,7 @@ def test_the_rule_of_sharpness(seen: Observation, verdict: str) -> None:
 
 def test_a_way_down_is_said_only_where_there_is_one() -> None:
     assert (
-        "no strict minimum: the smallest curvature is -3"
+        "no strict minimum: the smallest curvature is −3"
         in curvature.instrument.answer(curved(0.01, 0.1, smallest=-3.0)).sentence
     )
     assert "strict" not in curvature.instrument.answer(curved(0.01, 0.1, smallest=-0.3)).sentence

@@ -9,6 +9,7 @@ from whydeep.core.data import Data
 from whydeep.core.exhibit import Curve, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact, mean
+from whydeep.core.numbers import plain
 from whydeep.core.parameters import named
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
@@ -100,7 +101,7 @@ def _slices(problem: Problem, data: Data, sharpest: Tensor, other: Tensor, curva
             Line("quadratic", percents, [slope * s + curvature * s * s / 2 for s in steps], role="theory"),
             Line("random", percents, along(other), role="reference"),
         ),
-        alt=f"Within 2 percent of the weights' length the risk rises by up to {_short(max(seen))} along the sharpest "
+        alt=f"Within 2 percent of the weights' length the risk rises by up to {plain(max(seen), 2)} along the sharpest "
         "direction; the quadratic of its slope and curvature and a random direction are drawn beside it.",
     )
 
@@ -110,22 +111,18 @@ def _table(measurements: list[Measurement]) -> Table:
     return Table("Curvature of the risk at the solution", ("quantity", "value", "low", "high", "method"), rows)
 
 
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}"
-
-
 def answer(seen: Observation) -> Answer:
     """Judge the cost of a step of one percent; say the curvature, and whether it has a way down."""
     largest, smallest = seen["largest curvature"], seen["smallest curvature"]
-    curved = f"its largest curvature is {_short(largest.value)}"
+    curved = f"its largest curvature is {plain(largest.value, 2)}"
     down = ""
     if smallest.high < -0.01 * largest.value:
-        down = f" It is no strict minimum: the smallest curvature is {_short(smallest.value)}."
+        down = f" It is no strict minimum: the smallest curvature is {plain(smallest.value, 2)}."
     if too_little(seen["learned risk"].value, seen["risk"].value):
         sentence = f"The network does no better than its own mean output, so sharpness has no scale; {curved}.{down}"
         return Answer(sentence, "nothing learned", "caution", "largest curvature")
     cost = seen["cost of a 1 % step"]
-    moved = f"a step of 1 % of the weights' length that way costs {_short(100 * cost.value)} % of what was learned"
+    moved = f"a step of 1 % of the weights' length that way costs {plain(100 * cost.value, 2)} % of what was learned"
     if cost.low > SHARP:
         return Answer(f"The solution is sharp: {curved}, and {moved}.{down}", "sharp", "bad", cost.name)
     if cost.high <= SHARP:

@@ -8,6 +8,7 @@ from whydeep.core.errors import InputError
 from whydeep.core.exhibit import Cell, Curve, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact, mean
+from whydeep.core.numbers import plain
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
 
@@ -103,13 +104,9 @@ def _curve(profiles: list[dict[str, Profile]], what: str) -> Curve:
         "position between the solutions",
         "risk" if what == "risk" else "misclassified fraction",
         tuple(lines),
-        alt=f"From the given solution to a new one the {what} reaches {_short(highest)}; at the ends it is at most "
-        f"{_short(low)}.",
+        alt=f"From the given solution to a new one the {what} reaches {plain(highest, 2)}; at the ends it is at most "
+        f"{plain(low, 2)}.",
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}"
 
 
 def answer(seen: Observation) -> Answer:
@@ -117,16 +114,18 @@ def answer(seen: Observation) -> Answer:
     barrier, removed = seen["barrier on training data"], seen["learned risk"].value
     if too_little(removed, seen["risk"].value):
         sentence = (
-            f"The straight line between two trainings costs {_short(barrier.value)}, but neither learned anything."
+            f"The straight line between two trainings costs {plain(barrier.value, 2)}, but neither learned anything."
         )
         return Answer(sentence, "nothing learned", "caution", barrier.name)
-    share = f"{_short(100 * barrier.value / removed)} % of what was learned"
+    share = f"{plain(100 * barrier.value / removed, 2)} % of what was learned"
     if barrier.high <= CONNECTED * removed:
-        sentence = f"Two trainings are joined by a straight line that costs {_short(barrier.value)} in risk, {share}."
+        sentence = f"Two trainings are joined by a straight line that costs {plain(barrier.value, 2)} in risk, {share}."
         return Answer(sentence, "connected by a line", "good", barrier.name)
-    sentence = f"The straight line between two trainings crosses a barrier of {_short(barrier.value)} in risk, {share}."
+    sentence = (
+        f"The straight line between two trainings crosses a barrier of {plain(barrier.value, 2)} in risk, {share}."
+    )
     if barrier.low > CONNECTED * removed:
-        return Answer(sentence, f"a barrier of {_short(barrier.value)}", "neutral", barrier.name)
+        return Answer(sentence, f"a barrier of {plain(barrier.value, 2)}", "neutral", barrier.name)
     return Answer(sentence, "a barrier within the error", "neutral", barrier.name)
 
 

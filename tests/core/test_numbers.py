@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from whydeep.report.numbers import duration, interval, number, plain, quantity
+from whydeep.core.numbers import duration, interval, number, plain, quantity
 
 
 @pytest.mark.parametrize(
