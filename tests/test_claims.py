@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -53,10 +51,17 @@ def test_says_no_when_its_mechanism_is_corrupted(claim: Claim) -> None:
 
 
 def test_same_seed_same_finding(claim: Claim) -> None:
-    first, second = (replace(run(claim, seed=3), seconds=0.0) for _ in range(2))
-    assert replace(first, measured=replace(first.measured, seconds=0.0)) == replace(
-        second, measured=replace(second.measured, seconds=0.0)
-    )
+    first, second = (run(claim, seed=3) for _ in range(2))
+    assert first.verdict is second.verdict
+    assert first.assumptions == second.assumptions
+    for one, two in ((first.predicted, second.predicted), (first.measured, second.measured)):
+        for name, value in vars(one).items():
+            if name == "seconds":
+                continue
+            # The same draws and the same operations; but the order in which BLAS sums depends on how the memory it
+            # was given is aligned, so the last digits of float64 may differ.
+            same = pytest.approx(value, rel=1e-10, abs=1e-13) if isinstance(value, float) else value
+            assert getattr(two, name) == same, name
 
 
 def test_its_file_is_its_id_and_its_source_is_complete(claim: Claim) -> None:
