@@ -93,7 +93,9 @@ def answer(seen: Observation) -> Answer:
         return Answer(sentence, "no hidden layer", "neutral", INPUT)
     last = seen[LAST]
     places = 1 if difference.high - difference.low < 0.01 else 0
-    low, value, high = (f"{100 * v:+.{places}f}" for v in (difference.low, difference.value, difference.high))
+    low, value, high = (
+        f"{100 * v:+.{places}f}".replace("-", "−") for v in (difference.low, difference.value, difference.high)
+    )
     points = f"{value} points ({low} to {high})"
     sentence = (
         f"A linear probe reads the class from the last hidden layer in {percent(last, interval=True)} of new samples, "
