@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from whydeep.core import check as check
     from whydeep.core import judge as judge
     from whydeep.examination import examine as examine
+    from whydeep.generalization import certify as certify
 
 # Names are imported when they are first used: `whydeep --help` does not wait for PyTorch.
 _HOME = {
@@ -26,6 +27,7 @@ _HOME = {
     "DataError": "whydeep.core",
     "InputError": "whydeep.core",
     "Problem": "whydeep.core",
+    "certify": "whydeep.generalization",
     "check": "whydeep.core",
     "examine": "whydeep.examination",
     "judge": "whydeep.core",
