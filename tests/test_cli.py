@@ -118,7 +118,7 @@ def test_a_config_file_gives_defaults_and_flags_override(
         (["examine", "--weights", "none.safetensors"], "none.safetensors"),
         (["examine", "--mean", "0.5"], "give both"),
         (["examine", "--bounds", "1", "0"], "give the smaller number first"),
-        (["examine", "--out", "/proc/nowhere"], "cannot write /proc/nowhere"),
+        (["examine", "--out", "/proc/nowhere"], "cannot write into /proc/nowhere"),
         (["examine", "--budget", "huge"], "'quick', 'full'"),
         (["examine", "curvature"], "names follow --only"),
         (["train", "--model", "mlp:0"], "width"),

@@ -65,7 +65,7 @@ def examine(context: click.Context, /, more_only: tuple[str, ...], as_json: bool
     A named model or a callable is trained first; a module, or one with --weights, is examined as it is.
     """
     from whydeep import terminal
-    from whydeep.core.record import write
+    from whydeep.core.record import check_folder
     from whydeep.examination import examine as run
     from whydeep.examination import select
 
@@ -74,8 +74,7 @@ def examine(context: click.Context, /, more_only: tuple[str, ...], as_json: bool
     only = options["only"] + more_only
     select(only)  # an unknown name is refused before any work is done
     out: Path = options["out"]
-    write(out / ".writable", "")  # a folder that cannot be written is refused before any work is done, too
-    (out / ".writable").unlink()
+    check_folder(out)  # and so is a folder that cannot be written
     with terminal.watching(quiet=as_json) as watch:
         case = case_of(options)
         examination = run(
@@ -205,7 +204,7 @@ def check(ids: tuple[str, ...], every: bool, convincing: bool, seed: int, as_jso
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, cutoff=0.3)
             raise InputError(
-                f"unknown claim {name!r}", f"`whydeep theorems` lists them; near: {', '.join(near) or '-'}"
+                f"unknown claim {name!r}", f"`whydeep theorems` lists them; near: {', '.join(near) or 'none'}"
             )
     findings = []
     for claim in known.values() if every else [known[name] for name in ids]:

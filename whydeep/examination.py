@@ -26,7 +26,7 @@ from whydeep.core.instrument import Independence, Instrument, Subject
 from whydeep.core.loss import Loss, PerSample
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, or_default
-from whydeep.core.record import NotDone, Question, Record, Section
+from whydeep.core.record import NOT_RUN, NotDone, Question, Record, Section
 from whydeep.core.training import Progress, Solver, Status
 from whydeep.data.accept import as_data
 from whydeep.networks.source import save_weights
@@ -200,7 +200,7 @@ def _run(
     interrupted = subject.training is not None and subject.training.outcome.status is Status.INTERRUPTED
     for index, instrument in enumerate(chosen):
         if interrupted:
-            failed[instrument.question].append(NotDone(instrument.name, instrument.title, "not run: interrupted"))
+            failed[instrument.question].append(NotDone(instrument.name, instrument.title, NOT_RUN))
             continue
         if watch is not None:
             watch(instrument.name, Progress(index, len(chosen)))

@@ -39,7 +39,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     known = {option.name: option for option in context.command.params if option.name}
     unknown = sorted(set(given) - set(known))
     if unknown:
-        names = ", ".join(sorted(name for name in known if name not in ("config", "help")))
+        names = ", ".join(sorted(name for name in known if name not in ("config", "help", "as_json", "more_only")))
         raise InputError(f"{path} has unknown keys {', '.join(unknown)}", f"give any of {names}")
     context.default_map = {**(context.default_map or {}), **given}
     return path
@@ -78,7 +78,7 @@ config_option = click.option(
 )
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of a failure.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
-seed_option = click.option("--seed", default=0, show_default=True, help="Same seed, same numbers.")
+seed_option = click.option("--seed", default=0, show_default=True, help="Same seed, same numbers (but seconds).")
 problem_options = _together(
     click.option("--data", default="digits", show_default=True, metavar="SPEC", help="digits, photos[?..], "
                  "mnist:DIR, idx:DIR, csv:FILE?target=.., parquet:FILE?target=.., npz:FILE, folder:DIR, cifar10:DIR, "

@@ -18,13 +18,13 @@ from rich.table import Table
 from whydeep.core.claim import Claim, Finding
 from whydeep.core.numbers import interval
 from whydeep.core.problem import Problem
-from whydeep.core.record import Record
+from whydeep.core.record import NOT_RUN, Record
 from whydeep.core.training import Progress as Step
 from whydeep.core.training import Training
 from whydeep.core.verdict import Verdict
 
 MARKS = {
-    Verdict.HOLDS: ("consistent", "green"),
+    Verdict.HOLDS: ("consistent with", "green"),
     Verdict.VIOLATED: ("VIOLATED", "red"),
     Verdict.INCONCLUSIVE: ("inconclusive", "yellow"),
     Verdict.INAPPLICABLE: ("inapplicable", "yellow"),
@@ -102,7 +102,8 @@ def summarise(record: Record, page: Path) -> None:
         for section in question.sections:
             console.print(f"  {section.answer.sentence}", markup=False)
         for missing in question.failed:
-            console.print(f"  failed: {missing.title}: {missing.reason}", style="red", markup=False)
+            word = "failed: " if missing.reason != NOT_RUN else ""
+            console.print(f"  {word}{missing.title}: {missing.reason}", style="red", markup=False)
         for missing in question.inapplicable:
             console.print(f"  not applicable: {missing.title}: {missing.reason}", style="dim", markup=False)
     console.print()
@@ -133,10 +134,14 @@ def finding(found: Finding) -> None:
     word, colour = MARKS[found.verdict]
     p, m = found.predicted, found.measured
     table = Table.grid(padding=(0, 2))
-    table.add_column(width=12)
+    table.add_column(width=15)
     table.add_column()
     tolerance = f" +- {p.tolerance:.3g}" if p.tolerance else ""
     table.add_row(f"[{colour}]{word}[/]", f"{found.id} ({found.seconds:.1f} s)")
     table.add_row("", f"predicted {p.relation} {p.value:.6g}{tolerance}; measured {m.value:.6g} "
-                  f"\\[{m.low:.6g}, {m.high:.6g}] {found.reason}")  # fmt: skip
+                  f"\\[{m.low:.6g}, {m.high:.6g}] {_aside(found.reason)}")  # fmt: skip
     console.print(table)
+
+
+def _aside(reason: str) -> str:
+    return f"({reason})" if reason else ""

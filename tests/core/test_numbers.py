@@ -45,8 +45,10 @@ from whydeep.core.numbers import duration, interval, number, plain, quantity
         (math.inf, 3.0, math.inf, "", 0.95, "infinite (at least 3)"),
         # The value is a bound: two digits of the width from 0, four digits where there is no width.
         (0.0397, 0.0, 0.0397, "fraction", 0.95, "at most 4.0 %"),
+        (0.0531, 0.0, 0.0531, "fraction", 0.95, "at most 5.4 %"),  # a bound is rounded outward
+        (5.3999, 5.3999, math.inf, "", 0.95, "at least 5.399"),
         (0.0397, 0.0, 0.0397, "fraction", 0.99, "at most 4.0 % at 99 %"),
-        (1.23456, 1.23456, math.inf, "", 0.95, "at least 1.235"),
+        (1.23456, 1.23456, math.inf, "", 0.95, "at least 1.234"),
         (1.23456, -math.inf, 1.23456, "nats", 0.95, "at most 1.235 nats"),
         # All of 360: the upper end is 1, but the value is no bound. Width 1.02 points.
         (1.0, 0.9898, 1.0, "fraction", 0.95, "100.0 % (99.0 % to 100.0 %)"),

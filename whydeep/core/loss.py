@@ -20,7 +20,9 @@ def one_hot(target: Tensor, output: Tensor) -> Tensor:
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Return -log softmax(output)[target], (n,), in nats."""
+    """Return -log softmax(output)[target], (n,), in nats; raises `ValueError` on regression targets."""
+    if target.is_floating_point():
+        raise ValueError("the cross-entropy needs class labels, and the targets are numbers; give the squared loss")
     return F.cross_entropy(output, target, reduction="none")
 
 

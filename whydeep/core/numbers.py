@@ -45,9 +45,9 @@ def interval(value: float, low: float, high: float, unit: str = "", confidence: 
     shown, tail = _together([value, *ends])
     every = mark if unit == "fraction" else ""
     if value == high and low in (0, -math.inf):
-        return f"at most {shown[0]}{tail}{mark}{sure}"
+        return f"at most {_outward(value, ends, up=True)}{mark}{sure}"
     if value == low and high == math.inf:
-        return f"at least {shown[0]}{tail}{mark}{sure}"
+        return f"at least {_outward(value, ends, up=False)}{mark}{sure}"
     if len(ends) == 1:
         return f"{shown[0]}{tail}{mark} ({_one_sided(low, high, shown[1] + tail, unit)}{sure})"
     return f"{shown[0]}{tail}{mark} ({shown[1]}{every} to {shown[2]}{tail}{every}{sure})"
@@ -109,10 +109,24 @@ def _one_sided(low: float, high: float, end: str, unit: str) -> str:
     return f"at most {end}" if math.isinf(low) and low < 0 else f"at least {end}"
 
 
+def _outward(bound: float, ends: list[float], *, up: bool) -> str:
+    """Write a bound rounded so that it still is one."""
+    scaled = bound * 10.0 ** (decimals := _decimals([bound, *ends]))
+    # 0.04 * 100 is 4.000000000000001 in doubles, which is 4.
+    whole = round(scaled) if math.isclose(scaled, round(scaled), rel_tol=1e-12) else math.ceil(scaled) - (not up)
+    shown, tail = _scaled([whole / 10.0**decimals], [decimals])
+    return _sign(shown[0]) + tail
+
+
+def _decimals(numbers: list[float]) -> int:
+    """Return the decimal place of the second significant digit of the width, the fourth of a number without width."""
+    width = max(numbers) - min(numbers)
+    return 1 - _exponent(width) if width > 0 else 3 - _exponent(numbers[0])
+
+
 def _together(numbers: list[float]) -> tuple[list[str], str]:
     """Write a value and its ends with the same decimals: two significant digits of the width."""
-    width = max(numbers) - min(numbers)
-    decimals = 1 - _exponent(width) if width > 0 else 3 - _exponent(numbers[0])
+    decimals = _decimals(numbers)
     lost = numbers[0] != 0 and abs(numbers[0]) < 0.5 * 10.0**-decimals
     if lost and (min(numbers) > 0 or max(numbers) < 0):
         # The interval spans orders of magnitude: common decimals would round the value to zero.

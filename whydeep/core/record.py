@@ -23,6 +23,8 @@ from .instrument import Answer, Instrument, Observation, Tone
 from .measurement import Measurement
 
 VERSION = 1
+NOT_RUN = "not run: interrupted"
+"""The reason of an instrument that an interruption left out."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,18 @@ def write(path: Path, content: str | bytes) -> None:
             raise
     except OSError as fault:
         raise InputError(f"cannot write {path}: {fault.strerror}", "name a folder you may write to by --out") from fault
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `InputError` unless files can be written into `folder`, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder)
+        os.close(handle)
+        os.unlink(temporary)
+    except OSError as fault:
+        why = "it is a file" if folder.is_file() else fault.strerror
+        raise InputError(f"cannot write into {folder}: {why}", "name a folder you may write to by --out") from fault
 
 
 def _umask() -> int:

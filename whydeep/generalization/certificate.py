@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from scipy import stats
 
 from whydeep.core.data import Data
@@ -28,7 +29,8 @@ class Certificate:
 
     bound: fraction in [0, 1], rounded up. method: "binomial", "kl" or "hoeffding". errors of samples: what was counted.
     candidates: how many classifiers were compared on the same held-out samples; each is paid delta / candidates.
-    trivial: the risk of guessing classes uniformly, 1 - 1/classes (1 where the number of classes is not known).
+    trivial: the error of always guessing the commonest class of the held-out samples, at most 1 - 1/classes (1 where
+    the number of classes is not known).
     """
 
     bound: float
@@ -182,8 +184,8 @@ def certify(
     have no classes or the classifier's output does not fit. Cost: one pass over `heldout`.
 
     >>> import torch
-    >>> data = Data(torch.zeros(20, 1), torch.zeros(20, dtype=torch.int64), classes=2)
-    >>> certify(lambda x: torch.zeros(len(x)), data).sentence
+    >>> y = torch.arange(20) % 2
+    >>> certify(lambda x: x[:, 0], Data(y[:, None].float(), y, classes=2)).sentence
     'Its error on new samples is at most 14 % (95 % sure); it measures 0 % (0 of 20).'
     """
     if method not in METHODS:
@@ -194,7 +196,8 @@ def certify(
         raise ValueError(f"delta={delta}; give a probability in (0, 1)")
     errors = int(mistakes(model, heldout).sum())
     bound = METHODS[method](errors, len(heldout), delta=delta / candidates)
-    trivial = 1.0 if not heldout.classes else 1 - 1 / heldout.classes
+    counts = torch.bincount(heldout.targets, minlength=1) if heldout.classes else None
+    trivial = 1.0 if counts is None else 1 - int(counts.max()) / len(heldout)
     return Certificate(bound, method, errors, len(heldout), delta, candidates, trivial)
 
 

@@ -37,7 +37,7 @@ def test_its_numbers_follow_from_its_runs_and_repeat_with_the_seed():
     assert first["error of guessing"].value == pytest.approx(1 - 1 / 3, abs=0.2)
     given = instrument.answer(first)
     assert first[given.headline].value == min(
-        first[f"training error at equal seconds: ADMM, {start}"].value for start in ("default start", "corrected start")
+        first[f"test error: ADMM, {start}"].value for start in ("default start", "corrected start")
     )
 
 
@@ -81,6 +81,7 @@ def observed(admm, adam):
     for solver, pair in (("ADMM", admm), ("Adam", adam)):
         for start, value in zip(("default start", "corrected start"), pair, strict=True):
             found.append(exact(f"training error at equal seconds: {solver}, {start}", value))
+            found.append(exact(f"test error: {solver}, {start}", value))
     return Observation(tuple(found))
 
 
@@ -96,7 +97,7 @@ def test_the_verdict_takes_the_better_start_of_each(admm, adam, verdict):
     given = answer(observed(admm, adam))
     assert given.verdict == verdict
     best = "default" if admm[0] < admm[1] else "corrected"
-    assert given.headline == f"training error at equal seconds: ADMM, {best} start"
+    assert given.headline == f"test error: ADMM, {best} start"
     assert "ADMM 6.1 %, Adam 89 % (chance) from the default start" in given.sentence
 
 

@@ -266,7 +266,10 @@ def answer(seen: Observation) -> Answer:
             sentence += " A second hidden layer alone gains nothing detectable."
         return Answer(sentence, "depth or architecture pays", "good", name)
     if gain.high < 0:
-        sentence = f"Depth does not pay: {comparison}; {data} tell {limit} apart."
+        what = (
+            "Depth does not pay" if name == SECOND_GAIN or seen[PLAIN].value else "Neither depth nor architecture pays"
+        )
+        sentence = f"{what}: {comparison}, by more than the {limit} that {data} can tell apart."
         behind = seen[f"training {score}, {name}"].value - seen[f"training {score}, shallow"].value
         if behind > half:
             sentence += " The deep network also fits the training data worse, so its training is at fault."
@@ -280,7 +283,8 @@ def _points(value: float, half: float, unit: str) -> tuple[str, str]:
     if not unit.startswith("fraction"):
         digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
         return f"{value:.{digits}f}", f"{half:.{digits}f} in loss"
-    digits = 1 if half < 0.1 else 0
+    # Two digits of the half-interval, so that a difference just outside it does not read like a tie.
+    digits = 2 if half < 0.0095 else 1 if half < 0.1 else 0
     return f"{100 * value:.{digits}f} points", f"{100 * half:.{digits}f} points"
 
 

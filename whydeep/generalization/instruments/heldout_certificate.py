@@ -50,7 +50,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         parts.gap,
         exact("mistakes on held-out samples", certificate.errors, unit="samples"),
         exact("held-out samples", certificate.samples, unit="samples"),
-        exact("error of guessing", certificate.trivial, unit="fraction", method="1 - 1/classes"),
+        exact("error of guessing", certificate.trivial, unit="fraction", method="the commonest class"),
     )
     return Observation(measurements, (_by_samples(certificate), _comparison(certificate, subject)))
 
@@ -121,7 +121,7 @@ instrument = Instrument(
     lecture="The error on new data is the training error plus the generalization gap; a bound on it should hold with "
     "high probability.",
     source='Slides "Generalization Error" and "Traditional Learning Theory"; Clopper and Pearson 1934; Langford 2005',
-    rule="vacuous: the bound is no better than guessing a class, 1 - 1/classes; on trust: nobody declared that the "
+    rule="vacuous: the bound is no better than guessing the commonest class; on trust: nobody declared that the "
     "test data were kept out of training; else certified.",
     caveat="It speaks of new samples from the same source as the held-out ones, and of a network that was not "
     "chosen by looking at them.",

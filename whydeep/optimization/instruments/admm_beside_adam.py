@@ -279,13 +279,15 @@ def answer(observation: Observation) -> Answer:
         f"Training error at equal seconds on {observation['hidden layers of the panel'].value:.0f} sigmoid layers: "
         f"{compared(STARTS[0])} from the default start; {compared(STARTS[1])} from the sigmoid-correct start."
     )
-    best = {solver: min(STARTS, key=lambda start: found[solver, start]) for solver in SOLVERS}
-    lead = found["Adam", best["Adam"]] - found["ADMM", best["ADMM"]]
+    # The verdict rests on the whole runs, which a seed repeats; what happens at equal seconds depends on the machine.
+    whole = {pair: observation[f"test error: {pair[0]}, {pair[1]}"].value for pair in found}
+    best = {solver: min(STARTS, key=lambda start: whole[solver, start]) for solver in SOLVERS}
+    lead = whole["Adam", best["Adam"]] - whole["ADMM", best["ADMM"]]
     if abs(lead) <= DIFFERENCE:
         verdict = "ADMM and Adam level"
     else:
         verdict = "ADMM ahead of Adam" if lead > 0 else "Adam ahead of ADMM"
-    return Answer(sentence, verdict, "neutral", f"{AT_SECONDS}: ADMM, {best['ADMM']}")
+    return Answer(sentence, verdict, "neutral", f"test error: ADMM, {best['ADMM']}")
 
 
 instrument = Instrument(
@@ -295,11 +297,13 @@ instrument = Instrument(
     lecture="Alternating minimisation with multipliers has no chain of gradients that could vanish through the layers.",
     source='slides "ADMM for DNN Learning"; Zeng, Lin, Yao and Zhou, JMLR 2021 (recalled, not checked)',
     rule=(
-        "Each solver counts with the better of its two starts, by the training error at equal seconds (the time of "
-        "the shorter run from that start): level within 2 percentage points, else the lower is ahead."
+        "Each solver counts with the better of its two starts, by the test error of the iterate that its whole run "
+        "kept: level within 2 percentage points, else the lower is ahead. Equal seconds are the time of the shorter "
+        "run from a start."
     ),
     caveat=(
-        "One run each, and seconds depend on the machine; the corrected start (Xavier, gain 4 for sigmoid) is what a "
+        "One run each; numbers at equal seconds depend on the machine and its load, so a seed does not repeat them; "
+        "the corrected start (Xavier, gain 4 for sigmoid) is what a "
         "careful user of Adam takes, so the default start alone says little."
     ),
     rank=3,
