@@ -256,7 +256,9 @@ def _words(subject: Subject) -> dict[str, Any]:
     counts = f"{len(problem.train):,}" + (f" + {len(problem.test):,}" if problem.test is not None else "")
     ended = subject.training.outcome if subject.training is not None else None
     return {
-        "network": seen.words,
+        "network": seen.words
+        if isinstance(problem.model, nn.Sequential)
+        else f"{type(problem.model).__name__}, {seen.words}",
         "parameters": seen.parameters,
         "depth": seen.depth,
         "data": f"{problem.train.name}, {counts} {kind}",
