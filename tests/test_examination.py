@@ -176,3 +176,24 @@ def test_a_diverging_training_is_one_sentence() -> None:
     solver = Backprop(torch.optim.SGD, lr=1e38, epochs=5)
     with pytest.raises(wd.InputError, match=r"the training diverged: .*; give a smaller step size"):
         wd.examine(factory, blobs(), solver=solver)
+
+
+def test_a_training_that_was_stopped_is_named_and_not_examined(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, planted("a"))
+    examination = wd.examine(factory, blobs(), solver=SHORT, watch=lambda phase, step: phase == "training")
+    assert examination.record.subject["network"].endswith("training interrupted")
+    assert [f.reason for f in examination.record.questions["optimization"].failed] == ["not run: interrupted"]
+
+
+def test_a_network_of_ones_own_is_called_by_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.layer(x)
+            return out
+
+    plant(monkeypatch, planted("a"))
+    assert wd.examine(Own(), blobs()).record.subject["network"].startswith("Own, ")

@@ -255,10 +255,10 @@ def _words(subject: Subject) -> dict[str, Any]:
     kind = "images" if len(problem.train.input_shape) == 3 else "samples"
     counts = f"{len(problem.train):,}" + (f" + {len(problem.test):,}" if problem.test is not None else "")
     ended = subject.training.outcome if subject.training is not None else None
+    own = "" if isinstance(problem.model, nn.Sequential) else f"{type(problem.model).__name__}, "
+    cut = ", training interrupted" if ended is not None and ended.status is Status.INTERRUPTED else ""
     return {
-        "network": seen.words
-        if isinstance(problem.model, nn.Sequential)
-        else f"{type(problem.model).__name__}, {seen.words}",
+        "network": f"{own}{seen.words}{cut}",
         "parameters": seen.parameters,
         "depth": seen.depth,
         "data": f"{problem.train.name}, {counts} {kind}",
