@@ -13,6 +13,7 @@ from sklearn.naive_bayes import GaussianNB
 from torch import nn
 
 from whydeep.core import Data, InputError
+from whydeep.core.numbers import percent
 from whydeep.generalization.certificate import (
     METHODS,
     binary_kl,
@@ -21,7 +22,6 @@ from whydeep.generalization.certificate import (
     hoeffding_bound,
     kl_bound,
     kl_inverse,
-    percent,
 )
 
 

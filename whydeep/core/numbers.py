@@ -62,6 +62,21 @@ def quantity(value: float, unit: str = "") -> str:
     return plain(100 * value if unit in HUNDREDTHS else value) + _suffix(unit)
 
 
+def percent(fraction: float, *, up: bool = False) -> str:
+    """Return a fraction in percent with two significant digits, one decimal at most; `up` rounds upwards.
+
+    >>> percent(0.0318), percent(0.0318, up=True), percent(0.0321, up=True), percent(0.95), percent(0.00012)
+    ('3.2 %', '3.2 %', '3.3 %', '95 %', '0.012 %')
+    """
+    if fraction == 0:
+        return "0 %"
+    value = 100 * fraction
+    digits = max(0, 1 - math.floor(math.log10(abs(value))))
+    # 1e-9: a bound that is a round number up to rounding error must not jump to the next digit.
+    rounded = math.ceil(value * 10**digits - 1e-9) / 10**digits if up else round(value, digits)
+    return f"{min(rounded, 100.0) if up else rounded:.{digits}f} %"
+
+
 def plain(value: float, digits: int = 4) -> str:
     """Return a number as a person writes it: integers whole, others to so many significant digits.
 

@@ -14,6 +14,7 @@ import torch
 from scipy import stats
 
 from whydeep.core.data import Data
+from whydeep.core.numbers import percent
 
 from .risk import Classifier, mistakes
 
@@ -66,21 +67,6 @@ class Certificate:
             f"Its error on new samples is at most {percent(self.bound, up=True)} ({percent(1 - self.delta)} sure); "
             f"it measures {percent(self.rate)} ({self.errors} of {self.samples}{chosen}){guess}."
         )
-
-
-def percent(fraction: float, *, up: bool = False) -> str:
-    """Return a fraction in percent with two significant digits, one decimal at most; `up` rounds upwards.
-
-    >>> percent(0.0318), percent(0.0318, up=True), percent(0.0321, up=True), percent(0.95), percent(0.00012)
-    ('3.2 %', '3.2 %', '3.3 %', '95 %', '0.012 %')
-    """
-    if fraction == 0:
-        return "0 %"
-    value = 100 * fraction
-    digits = max(0, 1 - math.floor(math.log10(abs(value))))
-    # 1e-9: a bound that is a round number up to rounding error must not jump to the next digit.
-    rounded = math.ceil(value * 10**digits - 1e-9) / 10**digits if up else round(value, digits)
-    return f"{min(rounded, 100.0) if up else rounded:.{digits}f} %"
 
 
 def binomial_bound(errors: int, samples: int, *, delta: float) -> float:

@@ -9,7 +9,8 @@ import torch
 from whydeep.core.exhibit import Curve, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact
-from whydeep.generalization.certificate import METHODS, Certificate, certify, percent
+from whydeep.core.numbers import percent
+from whydeep.generalization.certificate import METHODS, Certificate, certify
 from whydeep.generalization.risk import decompose
 
 DELTA = 0.05

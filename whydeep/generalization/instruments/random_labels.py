@@ -8,8 +8,8 @@ from whydeep.core.evaluation import errors
 from whydeep.core.exhibit import Curve, Line
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact, mean, proportion
+from whydeep.core.numbers import percent
 from whydeep.core.training import Solver
-from whydeep.generalization.certificate import percent
 from whydeep.generalization.random_labels import FITTED, Comparison, Fit, compare_labels
 from whydeep.optimization.backprop import Backprop
 

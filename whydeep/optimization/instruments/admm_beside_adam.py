@@ -17,6 +17,7 @@ from whydeep.core.evaluation import errors
 from whydeep.core.exhibit import Curve, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact, proportion
+from whydeep.core.numbers import percent
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, spawn
 from whydeep.core.training import Training
@@ -210,7 +211,7 @@ def _curve(runs: list[Run], name: str) -> Curve:
         history = one.training.history
         lines.append(Line(one.label, history["seconds"].tolist(), (100 * history["error"]).tolist()))
     ends = "; ".join(
-        f"{one.label} {_percent(one.error_at(seconds[one.start]))} at {seconds[one.start]:.2g} s" for one in runs
+        f"{one.label} {percent(one.error_at(seconds[one.start]))} at {seconds[one.start]:.2g} s" for one in runs
     )
     return Curve(
         title=f"Training on {name}",
@@ -253,10 +254,6 @@ def _table(runs: list[Run], name: str, note: str) -> Table:
     return Table(f"Both solvers on {name}", columns, rows, note)
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %" if value >= 0.1 else f"{100 * value:.1f} %"
-
-
 def _errors(observation: Observation) -> dict[tuple[str, str], float]:
     return {
         (solver, start): observation[f"{AT_SECONDS}: {solver}, {start}"].value for solver in SOLVERS for start in STARTS
@@ -270,7 +267,7 @@ def answer(observation: Observation) -> Answer:
     def phrase(solver: str, start: str) -> str:
         value = found[solver, start]
         # Within two points of the best constant guess nothing worth mentioning has been learnt.
-        return f"{_percent(value)}{' (chance)' if value > chance - DIFFERENCE else ''}"
+        return f"{percent(value)}{' (chance)' if value > chance - DIFFERENCE else ''}"
 
     def compared(start: str) -> str:
         return f"ADMM {phrase('ADMM', start)}, Adam {phrase('Adam', start)}"

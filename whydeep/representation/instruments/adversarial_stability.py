@@ -144,7 +144,7 @@ def _pictures(
     tiles = scaled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     captions = []
     for k, read in zip(chosen, answers.tolist(), strict=True):
-        captions += [f"a {_label(data, int(data.targets[k]))}", f"changed: read as {_label(data, read)}"]
+        captions += [f"is {_label(data, int(data.targets[k]))}", f"read as {_label(data, read)}"]
     return Image(
         "Before and after: the first to be fooled",
         np.ascontiguousarray(tiles if tiles.shape[3] == 3 else tiles[..., 0]),
