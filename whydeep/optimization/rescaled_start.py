@@ -1,0 +1,49 @@
+"""A start that depends on the data: every layer's pre-activations get mean zero and the same spread."""
+
+from __future__ import annotations
+
+import torch
+
+from whydeep.core.problem import Problem
+
+from .chain import Chain
+
+
+def rescaled(problem: Problem, *, spread: float = 1.0, samples: int = 2048) -> Problem:
+    """Return the problem with a network whose hidden layers are rescaled, from the first to the last.
+
+    W_i is multiplied by spread / sigma_i, sigma_i^2 the variance of its pre-activations over samples, averaged over
+    units, with the layers below already rescaled; b_i is set to minus the mean of W_i V_{i-1}, so that every unit has
+    mean zero. The output layer stays. The directions of the weights are as they were: only sizes and offsets change.
+    Layers without a bias are rescaled only; a layer whose pre-activations do not vary is left alone.
+
+    samples: taken from the front of the training data. The user's model is not changed.
+    Raises `InputError` when the model is no chain of linear layers and activations, and `ValueError` on a spread that
+    is not positive. Computes in float64: at PyTorch's start the signal of ten sigmoid layers is below single precision.
+    Source: Mishkin and Matas 2016, "All you need is a good init" (LSUV; recalled, not checked against the paper), of
+    which this is the non-iterated form with the mean removed and without the orthonormal first step.
+
+    >>> from whydeep.core.data import Data
+    >>> from whydeep.networks import mlp
+    >>> data = Data(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 1]), classes=2)
+    >>> found = rescaled(Problem(mlp((1, 1, 2), activation="tanh"), data), spread=3.0).model
+    >>> [round(abs(u), 4) for u in found[1](data.x).flatten().tolist()]
+    [3.0, 3.0]
+    """
+    if not spread > 0:
+        raise ValueError(f"spread={spread}; give a positive number")
+    model = problem.copy()
+    chain = Chain.of(model, solver="rescaled")
+    few = problem.train.take(torch.arange(min(samples, len(problem.train))))
+    states, weights = chain.rows(few), list(chain.weights())
+    for index, layer in enumerate(chain.layers[:-1]):
+        signal = states @ layer.without_bias(weights[index]).T
+        mean = signal.mean(0)
+        size = float((signal - mean).square().mean().sqrt())
+        factor = spread / size if size > 0 else 1.0
+        weights[index] *= factor
+        if layer.bias:
+            weights[index][:, -1] = -factor * mean
+        states, _ = layer.activation.value_and_slope(layer.preactivation(weights[index], states))
+    chain.load(weights)
+    return problem.with_model(model)
