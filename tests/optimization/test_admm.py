@@ -50,8 +50,9 @@ def test_history_describes_the_network_that_is_returned(activation, loss):
     assert float(history["loss"][0]) == pytest.approx(problem.risk(), rel=1e-12)
     assert float(history["loss"][-1]) == pytest.approx(trained.risk(), rel=1e-12)
     assert float(history["error"][-1]) == float(errors(training.model, problem.train).double().mean())
-    norm = sum(float(p.detach().square().sum()) for p in training.model.parameters())
-    assert float(history["objective"][-1]) == pytest.approx(60 * trained.risk() + 0.3 / 2 * norm, rel=1e-12)
+    # At the start V is the forward pass and the multipliers are zero: the risk (summed) with its ridge remains.
+    norm = sum(float(p.detach().square().sum()) for p in problem.model.parameters())
+    assert float(history["objective"][0]) == pytest.approx(60 * problem.risk() + 0.3 / 2 * norm, rel=1e-12)
     assert bool((history["feasibility"] <= history["kkt"]).all())
     assert float(history["feasibility"][0]) == 0
     assert bool((history["seconds"].diff() > 0).all())
@@ -69,7 +70,8 @@ def test_kkt_at_the_start_is_that_of_its_definition():
     assert float(history["kkt"][0]) == pytest.approx(math.sqrt(float(parts / scale)), rel=1e-12)
 
 
-@pytest.mark.parametrize("loss", sorted(LOSSES))
+# At its kinks the hinge has no gradient that autograd could give.
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
 def test_multipliers_become_the_back_propagated_gradients(loss):
     # Which of two coordinates is larger, at six points; a penalty of 5 converges where 1 keeps oscillating.
     generator = torch.Generator().manual_seed(0)
@@ -243,8 +245,12 @@ def test_wrong_settings_are_refused(options, message):
         ADMM(**options)
 
 
+def absolute(output, target):
+    return (output - target_rows(target, 3)).abs().sum(1)
+
+
 def test_what_it_cannot_train_is_refused():
     with pytest.raises(InputError, match="ReLU"):
         ADMM().train(small_problem("relu"))
-    with pytest.raises(InputError, match="hinge"):
-        ADMM().train(Problem(small_problem("tanh").model, blobs(), loss="hinge"))
+    with pytest.raises(InputError, match="no proximal map of the loss absolute"):
+        ADMM().train(Problem(small_problem("tanh").model, blobs(), loss=absolute))

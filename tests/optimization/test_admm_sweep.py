@@ -71,7 +71,7 @@ def test_state_step_minimises_its_model(index, constant):
     assert_stationary(model, new, float(beta_above * gap.norm() * weight.norm()))
 
 
-@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
 def test_output_step_minimises_the_augmented_lagrangian(loss):
     lagrangian, state = case(loss)
     outputs = lagrangian.chain.layers[-1].preactivation(state.weights[-1], state.states[-2])

@@ -3,7 +3,7 @@ import torch
 from problems import blobs, small_problem
 from torch import nn
 
-from whydeep.core import InputError
+from whydeep.core import Data, InputError
 from whydeep.networks import mlp
 from whydeep.optimization.chain import Chain
 
@@ -24,8 +24,10 @@ def model(*modules):
 )
 def test_forward_pass_is_that_of_the_network(network):
     network = network.double()
-    chain, x = Chain.of(network), blobs(dtype=torch.float64).x
-    states = chain.states(chain.weights(), chain.flat(x))
+    chain, data = Chain.of(network), blobs(dtype=torch.float64)
+    x = chain.rows(data)
+    states = chain.states(chain.weights(), x)
+    torch.testing.assert_close(chain.outputs(chain.weights(), x), states[-1], rtol=0, atol=0)
     torch.testing.assert_close(states[-1], network(x).detach())
     assert len(states) == 1 + sum(isinstance(module, nn.Linear) for module in network.modules())
 
@@ -57,7 +59,7 @@ frozen = nn.Linear(3, 3).requires_grad_(False)
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (model(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3)), r"model\[1\], ReLU\(\): it has a kink"),
+        (model(nn.Linear(3, 4), nn.LeakyReLU(-0.1), nn.Linear(4, 3)), r"slope in \[0, 1\)"),
         (model(nn.Linear(3, 4), nn.Dropout(0.1), nn.Linear(4, 3)), r"model\[1\], a Dropout"),
         (model(model(nn.Linear(3, 4), nn.BatchNorm1d(4)), nn.Linear(4, 3)), r"model\[0\]\[1\], a BatchNorm1d"),
         (model(Doubled(3, 3)), r"model\[0\], a Doubled"),
@@ -78,7 +80,7 @@ def test_other_networks_are_refused_by_name(network, message):
 
 
 def test_samples_that_are_no_rows_need_flatten():
-    x = torch.zeros(2, 1, 3)
-    assert Chain.of(model(nn.Flatten(), nn.Linear(3, 3))).flat(x).shape == (2, 3)
+    data = Data(torch.zeros(2, 1, 3))
+    assert Chain.of(model(nn.Flatten(), nn.Linear(3, 3))).rows(data).shape == (2, 3)
     with pytest.raises(InputError, match=r"nn\.Flatten"):
-        Chain.of(model(nn.Linear(3, 3))).flat(x)
+        Chain.of(model(nn.Linear(3, 3))).rows(data)

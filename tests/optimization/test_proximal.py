@@ -93,8 +93,11 @@ def test_total_is_the_library_loss_and_gradient_its_derivative(name):
 
 
 def test_other_losses_are_refused():
-    with pytest.raises(InputError, match="no proximal map of the loss hinge"):
-        output_loss(Problem(linear(3, 3), blobs(), loss="hinge"))
+    def absolute(output, target):
+        return (output - torch.nn.functional.one_hot(target, 3)).abs().sum(1)
+
+    with pytest.raises(InputError, match="BCD has no proximal map of the loss absolute"):
+        output_loss(Problem(linear(3, 3), blobs(), loss=absolute), solver="BCD")
 
     def cross_entropy(output, target):
         return 2 * library_cross_entropy(output, target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor
 
 from whydeep.core.data import Data
 from whydeep.core.problem import Problem
-from whydeep.core.randomness import or_default
-from whydeep.core.training import Callback, Outcome, Progress, Status, Training
+from whydeep.core.training import Callback, Training
 
 from .admm_sweep import sweep
+from .alternating import check_sweeper, train_in_sweeps
 from .chain import Chain
 from .lagrangian import Lagrangian, State
 from .majoriser import CONSTANTS
@@ -43,7 +42,7 @@ class ADMM:
     the type of the model, and returns the model in its own type.
 
     History, the start first: "loss" (risk of the network itself on the training data, without the ridge), "objective"
-    (the sum above, of the network itself), "kkt" (Frobenius norm of all residuals of the KKT conditions),
+    (the augmented Lagrangian), "kkt" (Frobenius norm of all residuals of the KKT conditions),
     "feasibility" (Frobenius norm of s(W_i V_{i-1}) - V_i over all layers), both divided by the Frobenius norm
     of [X, 1, Y], which neither the start nor the run changes; "seconds" (in sweeps only), for classes "error", with
     validation "validation" (risk). Outcome DIVERGED when a factorisation fails or a number is not finite: the model is
@@ -70,120 +69,54 @@ class ADMM:
     tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.sweeps < 1:
-            raise ValueError(f"sweeps={self.sweeps}; give at least 1")
+        check_sweeper(self)
         if not 0 < self.beta < math.inf:
             raise ValueError(f"beta={self.beta}; give a positive number")
         if not 0 <= self.ridge < math.inf:
             raise ValueError(f"ridge={self.ridge}; give a number >= 0")
         if self.constant not in CONSTANTS:
             raise ValueError(f"unknown constant {self.constant!r}; give one of {', '.join(sorted(CONSTANTS))}")
-        if not 0 <= self.validation < 1:
-            raise ValueError(f"validation={self.validation}; give a fraction in [0, 1)")
-        if not self.tolerance >= 0:
-            raise ValueError(f"tolerance={self.tolerance}; give a number >= 0")
 
     def train(
         self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Training:
         """Train a copy of `problem.model` from its present parameters; the generator draws the validation split."""
-        return _Run(self, problem, or_default(generator), callback).run()
+
+        def begin(chain: Chain, train: Data) -> _Iteration:
+            return _Iteration(self, problem, chain, train)
+
+        return train_in_sweeps(self, problem, begin, name="ADMM", kinks=False, generator=generator, callback=callback)
 
 
-class _Run:
-    """The state of one training."""
+class _Iteration:
+    """The variables of one training."""
 
-    def __init__(self, solver: ADMM, problem: Problem, generator: torch.Generator, callback: Callback | None) -> None:
-        self.solver, self.problem, self.callback = solver, problem, callback
-        self.model = problem.copy()
-        self.chain = Chain.of(self.model)
-        loss = output_loss(problem)
-        train, self.held = problem.train, None
-        if solver.validation:
-            held, train = train.split(max(1, round(solver.validation * len(train))), generator)
-            self.held = (self._samples(held), held.targets)
-        x, self.labels = self._samples(train), train.targets
-        layers = len(self.chain.layers)
+    def __init__(self, solver: ADMM, problem: Problem, chain: Chain, train: Data) -> None:
+        self.constant = CONSTANTS[solver.constant]
+        layers, x = len(chain.layers), chain.rows(train)
         self.lagrangian = Lagrangian(
-            self.chain,
-            loss,
-            target_rows(self.labels, self.chain.layers[-1].linear.out_features),
+            chain,
+            output_loss(problem),
+            target_rows(train.targets, chain.layers[-1].linear.out_features),
             ridges=(solver.ridge,) * layers,
             betas=(solver.beta,) * layers,
         )
-        self.state = State.feasible(self.chain, self.chain.weights(), x)
+        self.state = State.feasible(chain, chain.weights(), x)
         self.scale = math.sqrt(float(x.square().sum()) + len(x) + float(self.lagrangian.targets.square().sum()))
-        self.history: dict[str, list[float]] = {}
-        self.seconds = 0.0
-        self.best = (math.inf, self.state.weights)
 
-    def _samples(self, data: Data) -> Tensor:
-        x = data.in_memory().x
-        assert isinstance(x, Tensor)
-        return self.chain.flat(x)
+    def sweep(self) -> None:
+        self.state = sweep(self.lagrangian, self.state, self.constant)
 
-    def run(self) -> Training:
-        outcome = None if self._record(self.state) else Outcome(Status.DIVERGED, "the risk is not finite at the start")
-        done = 0
-        while outcome is None:
-            outcome = self._advance(done + 1)
-            if outcome is None:
-                done += 1
-                outcome = self._verdict(done)
-        keep_best = self.held is not None and self.history and not outcome.diverged
-        self.chain.load(self.best[1] if keep_best else self.state.weights)
-        history = {name: torch.tensor(values, dtype=torch.float64) for name, values in self.history.items()}
-        return Training(self.model, history, outcome, self.seconds)
+    def weights(self) -> tuple[Tensor, ...]:
+        return self.state.weights
 
-    def _advance(self, number: int) -> Outcome | None:
-        """Do one sweep; where it breaks down the state stays as it was."""
-        began = time.perf_counter()
-        try:
-            state = sweep(self.lagrangian, self.state, CONSTANTS[self.solver.constant])
-        except ArithmeticError as fault:
-            return Outcome(Status.DIVERGED, f"{fault} in sweep {number}")
-        finally:
-            self.seconds += time.perf_counter() - began
-        if not self._record(state):
-            return Outcome(Status.DIVERGED, f"the iterate or its risk is not finite after sweep {number}")
-        self.state = state
-        return None
-
-    def _record(self, state: State) -> bool:
-        """Append to the history, if all is finite also in the model's own type of number; return whether it is."""
-        chain, risk = self.chain, self.problem.per_sample
-        own = (weight.to(chain.layers[0].linear.weight.dtype) for weight in state.weights)
-        if not state.finite or not all(bool(torch.isfinite(weight).all()) for weight in own):
-            return False
-        outputs = chain.states(state.weights, state.states[0])[-1]
-        residuals = self.lagrangian.residuals(state)
-        values = {
-            "loss": float(risk(outputs, self.labels).mean()),
-            "objective": self.lagrangian.objective(state.weights, outputs),
+    def monitor(self) -> dict[str, float]:
+        residuals = self.lagrangian.residuals(self.state)
+        return {
+            "objective": float(self.lagrangian.value(self.state)),
             "kkt": residuals.norm / self.scale,
             "feasibility": residuals.infeasibility / self.scale,
-            "seconds": self.seconds,
         }
-        if self.problem.train.classes is not None:
-            values["error"] = float((outputs.argmax(1) != self.labels).double().mean())
-        if self.held is not None:
-            x, labels = self.held
-            values["validation"] = float(risk(chain.states(state.weights, x)[-1], labels).mean())
-        if not all(math.isfinite(value) for value in values.values()):
-            return False
-        if self.held is not None and values["validation"] < self.best[0]:
-            self.best = (values["validation"], state.weights)
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
-        return True
 
-    def _verdict(self, done: int) -> Outcome | None:
-        if self.history["kkt"][-1] <= self.solver.tolerance:
-            return Outcome(
-                Status.CONVERGED, f"the KKT residual is at most {self.solver.tolerance:g} after {done} sweeps"
-            )
-        if self.callback is not None and self.callback(Progress(done, self.solver.sweeps, self.history["loss"][-1])):
-            return Outcome(Status.INTERRUPTED, f"stopped by the callback after sweep {done}")
-        if done == self.solver.sweeps:
-            return Outcome(Status.BUDGET_SPENT, f"{done} sweeps done")
-        return None
+    def restart(self, weights: tuple[Tensor, ...]) -> bool:
+        return False

@@ -17,9 +17,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .activation import Activation
 from .chain import Layer
 from .lagrangian import Lagrangian, State
-from .majoriser import Activation
 
 Constant = Callable[[Activation, float, float], float]
 """(activation, least c, largest c) -> curvature of the quadratic; see `majoriser.CONSTANTS`."""

@@ -1,4 +1,4 @@
-"""Chains of linear layers and smooth activations: the networks that ADMM can train, and their weight matrices."""
+"""Chains of linear layers and activations: the networks that alternating methods train, and their weight matrices."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from whydeep.core.data import Data
 from whydeep.core.errors import InputError
 
-from .majoriser import IDENTITY, SUPPORTED, Activation
+from .activation import IDENTITY, KINDS, Activation, activation_of
 
-_NAMES = ", ".join(sorted(kind.__name__ for kind in SUPPORTED))
+_NAMES = ", ".join(sorted(kind.__name__ for kind in KINDS))
 _REMEDY = f"give an nn.Sequential of Flatten, Linear and {_NAMES} that ends in Linear"
 
 
@@ -51,51 +52,67 @@ class Chain:
     flatten: bool
 
     @classmethod
-    def of(cls, model: nn.Module) -> Chain:
-        """Return the chain that `model` is.
+    def of(cls, model: nn.Module, *, solver: str = "ADMM", kinks: bool = True) -> Chain:
+        """Return the chain that `model` is; `solver` is who asks, and `kinks` whether it can take ReLU.
 
         Raises `InputError` naming the module that does not fit: the kinds are compared exactly, as a subclass may
         compute anything. Nested nn.Sequential are read in order; Identity counts as no activation.
         """
-        modules = _modules(model, "model")
+        modules = _modules(model, "model", solver)
         flatten = bool(modules) and type(modules[0][1]) is nn.Flatten
         if flatten:
             first = modules.pop(0)[1]
             assert isinstance(first, nn.Flatten)
             if (first.start_dim, first.end_dim) != (1, -1):
                 raise InputError(
-                    f"ADMM cannot train through {first}", "let Flatten keep the samples only: nn.Flatten()"
+                    f"{solver} cannot train through {first}", "let Flatten keep the samples only: nn.Flatten()"
                 )
         pairs: list[tuple[nn.Linear, Activation | None]] = []
         for name, module in modules:
+            activation = activation_of(module)
             if type(module) is nn.Linear:
                 pairs.append((module, None))
             elif type(module) is nn.Identity:
                 continue
-            elif type(module) in SUPPORTED and pairs and pairs[-1][1] is None:
-                _check_options(name, module)
-                pairs[-1] = (pairs[-1][0], SUPPORTED[type(module)])
+            elif activation is None and type(module) in KINDS:
+                raise InputError(
+                    f"{solver} cannot train through {name}, {module}",
+                    "give Softplus its default beta and threshold, and LeakyReLU a slope in [0, 1)",
+                )
+            elif activation is not None and activation.left is not None and not kinks:
+                raise InputError(f"{solver} cannot train through {name}, {module}: it has a kink", _REMEDY)
+            elif activation is not None and pairs and pairs[-1][1] is None:
+                pairs[-1] = (pairs[-1][0], activation)
             else:
-                raise InputError(f"ADMM cannot train through {name}, {_why(module)}", _REMEDY)
+                raise InputError(f"{solver} cannot train through {name}, {_why(module)}", _REMEDY)
         if not pairs or pairs[-1][1] is not None:
-            raise InputError("ADMM needs a linear output layer, and the model has none", _REMEDY)
-        _check_parameters([linear for linear, _ in pairs])
+            raise InputError(f"{solver} needs a linear output layer, and the model has none", _REMEDY)
+        _check_parameters([linear for linear, _ in pairs], solver)
         return cls(tuple(Layer(linear, activation or IDENTITY) for linear, activation in pairs), flatten)
 
-    def flat(self, x: Tensor) -> Tensor:
-        """Return the samples as float64 rows (n, inputs); raises `InputError` when the network expects no rows."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the network's own numbers."""
+        return self.layers[0].linear.weight.dtype
+
+    def rows(self, data: Data, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return the samples as rows (n, inputs); raises `InputError` when the network expects no rows."""
+        x = data.in_memory().x
+        assert isinstance(x, Tensor)
         if not self.flatten and x.ndim != 2:
             raise InputError(
-                f"ADMM needs one row a sample and got shape {tuple(x.shape)}", "let the model begin with nn.Flatten()"
+                f"the samples have shape {tuple(x.shape[1:])} and the model takes rows",
+                "let the model begin with nn.Flatten()",
             )
-        return x.flatten(1).double()
+        return x.flatten(1).to(dtype)
 
-    def weights(self) -> tuple[Tensor, ...]:
-        """Return the weight matrices W_i (outputs, inputs + 1), float64 copies, the bias as the last column."""
+    def weights(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+        """Return copies of the weight matrices W_i (outputs, inputs + 1), the bias as the last column."""
         found = []
         for layer in self.layers:
-            weight, bias = layer.linear.weight.detach().double(), layer.linear.bias
-            found.append(torch.cat([weight, bias.detach().double()[:, None]], 1) if layer.bias else weight.clone())
+            weight, bias = layer.linear.weight.detach(), layer.linear.bias
+            whole = torch.cat([weight, bias.detach()[:, None]], 1) if layer.bias else weight.clone()
+            found.append(whole.to(dtype))
         return tuple(found)
 
     def load(self, weights: Sequence[Tensor]) -> None:
@@ -113,32 +130,33 @@ class Chain:
             found.append(layer.activation.value_and_slope(layer.preactivation(weight, found[-1]))[0])
         return tuple(found)
 
+    def outputs(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+        """Return f(x), (n, outputs), without keeping the states."""
+        for layer, weight in zip(self.layers, weights, strict=True):
+            x = layer.activation.value_and_slope(layer.preactivation(weight, x))[0]
+        return x
 
-def _modules(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+
+def _modules(model: nn.Module, name: str, solver: str) -> list[tuple[str, nn.Module]]:
     if type(model) is not nn.Sequential:
         if name == "model":
-            raise InputError(f"ADMM cannot train a {type(model).__name__}", _REMEDY)
+            raise InputError(f"{solver} cannot train a {type(model).__name__}", _REMEDY)
         return [(name, model)]
-    parts = [_modules(child, f"{name}[{index}]") for index, child in enumerate(model)]
+    parts = [_modules(child, f"{name}[{index}]", solver) for index, child in enumerate(model)]
     return [pair for part in parts for pair in part]
 
 
 def _why(module: nn.Module) -> str:
-    if isinstance(module, nn.ReLU | nn.LeakyReLU):
-        return f"{module}: it has a kink, where no quadratic lies above the misfit of a layer"
-    if type(module) in SUPPORTED:
+    if type(module) in KINDS:
         return f"{module}: an activation has to follow a linear layer, one each"
     return f"a {type(module).__name__}"
 
 
-def _check_options(name: str, module: nn.Module) -> None:
-    if isinstance(module, nn.Softplus) and (module.beta != 1 or module.threshold < 20):
-        raise InputError(f"ADMM cannot train through {name}, {module}", "give Softplus its default beta and threshold")
-
-
-def _check_parameters(linears: Sequence[nn.Linear]) -> None:
+def _check_parameters(linears: Sequence[nn.Linear], solver: str) -> None:
     parameters = [parameter for linear in linears for parameter in linear.parameters()]
     if len({id(parameter) for parameter in parameters}) < len(parameters):
-        raise InputError("two layers of the model share their weights", "give each layer its own to train it by ADMM")
+        raise InputError(
+            "two layers of the model share their weights", f"give each layer its own to train it by {solver}"
+        )
     if not all(parameter.requires_grad for parameter in parameters):
-        raise InputError("some weights of the model are frozen", "set requires_grad=True to train it by ADMM")
+        raise InputError("some weights of the model are frozen", f"set requires_grad=True to train it by {solver}")

@@ -51,7 +51,8 @@ class Residuals:
     """What the KKT conditions leave, layer by layer: the gradients of the ordinary Lagrangian in its three blocks.
 
     weights: ridge_i W_i + (Lambda_i * s'(U_i))' [V_{i-1}, 1], shaped like W_i, with U_i = W_i V_{i-1}.
-    states: -Lambda_i + (Lambda_{i+1} * s'(U_{i+1})) W_{i+1} for i < N, and -Lambda_N + dl/dV_N.
+    states: -Lambda_i + (Lambda_{i+1} * s'(U_{i+1})) W_{i+1} for i < N, and -Lambda_N + dl/dV_N
+    (with a kink the subgradient nearest to Lambda_N).
     feasibility: s(U_i) - V_i.
     """
 
@@ -115,7 +116,7 @@ class Lagrangian:
             gaps.append(value - state.states[index + 1])
             if index:
                 by_state[index - 1] = by_state[index - 1] + pulled @ layer.without_bias(weight)
-        by_state[-1] = by_state[-1] + self.loss.gradient(state.states[-1], self.targets)
+        by_state[-1] = by_state[-1] + self.loss.subgradient(state.states[-1], self.targets, state.multipliers[-1])
         return Residuals(tuple(by_weight), tuple(by_state), tuple(gaps))
 
     def objective(self, weights: tuple[Tensor, ...], outputs: Tensor) -> float:

@@ -14,35 +14,30 @@ f'' is linear in c, hence sup_u f'' is convex in c, and over an interval of c it
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.polynomial import Polynomial
-from torch import Tensor, nn
+
+from .activation import Activation
 
 # Roots and values of the quartics below carry rounding of some 1e-15 of their largest coefficient.
 _ROUNDING = 1 + 1e-12
 
 
-@dataclass(frozen=True)
-class Activation:
-    """A smooth activation with a curvature bound of its misfit.
+def exact_constant(activation: Activation, low: float, high: float) -> float:
+    """Return the least h >= s'^2 + (s - c) s'' for all u and all c in [low, high]; a bound for softplus and SiLU.
 
-    value_and_slope: u -> (s(u), s'(u)), both shaped like u.
-    curvature: (low, high) -> a number >= sup over u and over c in [low, high] of s'^2 + (s - c) s''.
-    linear: s is the identity; then the quadratic is the misfit itself, and steps are exact.
+    Raises `ValueError` for an activation with a kink, which has none.
 
-    >>> tanh = SUPPORTED[nn.Tanh]
-    >>> round(tanh.curvature(0.0, 0.0), 9)  # (1 - t^2)(1 - 3 t^2), largest at t = 0
+    >>> from whydeep.optimization.activation import TANH
+    >>> round(exact_constant(TANH, 0.0, 0.0), 9)  # (1 - t^2)(1 - 3 t^2), largest at t = 0
     1.0
     """
-
-    name: str
-    value_and_slope: Callable[[Tensor], tuple[Tensor, Tensor]]
-    curvature: Callable[[float, float], float]
-    linear: bool = False
+    if activation.left is not None:
+        # For c < 0 the misfit has a convex kink at u = 0 (slope 0 on the left, -c > 0 on the right): no quadratic lies
+        # above it there, and c = V - Lambda / beta does become negative.
+        raise ValueError(f"{activation.name} has a kink, where no quadratic lies above the misfit; guard the step")
+    return 1.0 if activation.linear else _CURVATURE[activation.name](low, high)
 
 
 def published_constant(activation: Activation, low: float, high: float) -> float:
@@ -51,13 +46,8 @@ def published_constant(activation: Activation, low: float, high: float) -> float
     Their max |c| / 2 is some six times looser than needed at |c| = 1, and for the sigmoid it is no majoriser below
     |c| of about 0.16 (sup f'' >= 1/16 for every c); the guard repairs that. A linear layer keeps its 1.
     """
-    least = activation.curvature(low, high)
+    least = exact_constant(activation, low, high)
     return least if activation.linear else max(max(abs(low), abs(high)) / 2, least)
-
-
-def exact_constant(activation: Activation, low: float, high: float) -> float:
-    """Return the least constant: sup f'' for the sigmoid, tanh and identity, a bound of it for softplus and SiLU."""
-    return activation.curvature(low, high)
 
 
 CONSTANTS: dict[str, Callable[[Activation, float, float], float]] = {
@@ -75,21 +65,11 @@ def _largest(polynomial: Polynomial, low: float, high: float) -> float:
     return float(np.max(polynomial(np.array([low, high, *stationary]))))
 
 
-def _sigmoid(u: Tensor) -> tuple[Tensor, Tensor]:
-    s = torch.sigmoid(u)
-    return s, s * (1 - s)
-
-
 def _sigmoid_curvature(low: float, high: float) -> float:
     # s' = s (1 - s), s'' = s (1 - s)(1 - 2 s): f'' = s (1 - s)[s (1 - s) + (s - c)(1 - 2 s)], on [0, 1] the quartic
     #      -c s + (2 + 3 c) s^2 - (5 + 2 c) s^3 + 3 s^4.
     # At s = 1/2 it is 1/16 whatever c. With |s'| <= 1/4 and |s''| <= 1/(6 sqrt 3) it is at most 1/16 + .0962 (1 + |c|).
     return _ROUNDING * max(_largest(Polynomial([0, -c, 2 + 3 * c, -5 - 2 * c, 3]), 0, 1) for c in (low, high))
-
-
-def _tanh(u: Tensor) -> tuple[Tensor, Tensor]:
-    s = torch.tanh(u)
-    return s, 1 - s * s
 
 
 def _tanh_curvature(low: float, high: float) -> float:
@@ -99,20 +79,11 @@ def _tanh_curvature(low: float, high: float) -> float:
     return _ROUNDING * max(_largest(Polynomial([1, 2 * c, -4, -2 * c, 3]), -1, 1) for c in (low, high))
 
 
-def _softplus(u: Tensor) -> tuple[Tensor, Tensor]:
-    return F.softplus(u), torch.sigmoid(u)
-
-
 def _softplus_curvature(low: float, high: float) -> float:
     # With p = sigmoid(u): s' = p, s'' = p (1 - p) in (0, 1/4], s = -log(1 - p), so
     # f'' = [p^2 - p (1 - p) log(1 - p)] - c s''. The bracket is at most 1.04534 (at p = 0.957, by a fine grid), and
     # -c s'' at most max(0, -c)/4.
     return 1.0454 + max(0.0, -low) / 4
-
-
-def _silu(u: Tensor) -> tuple[Tensor, Tensor]:
-    p = torch.sigmoid(u)
-    return u * p, p + u * p * (1 - p)
 
 
 def _silu_curvature(low: float, high: float) -> float:
@@ -122,18 +93,9 @@ def _silu_curvature(low: float, high: float) -> float:
     return 1.2952 + max(-c * second for c in (low, high) for second in (-0.037, 0.5))
 
 
-def _identity(u: Tensor) -> tuple[Tensor, Tensor]:
-    return u, torch.ones_like(u)
-
-
-IDENTITY = Activation("identity", _identity, lambda low, high: 1.0, linear=True)
-
-# ReLU and leaky ReLU are missing: for c < 0 the misfit has a convex kink at u = 0 (slope 0 on the left, -c > 0 on the
-# right), so near 0 no quadratic lies above it, and c = V - Lambda / beta does become negative.
-SUPPORTED: dict[type[nn.Module], Activation] = {
-    nn.Identity: IDENTITY,
-    nn.SiLU: Activation("silu", _silu, _silu_curvature),
-    nn.Sigmoid: Activation("sigmoid", _sigmoid, _sigmoid_curvature),
-    nn.Softplus: Activation("softplus", _softplus, _softplus_curvature),
-    nn.Tanh: Activation("tanh", _tanh, _tanh_curvature),
+_CURVATURE: dict[str, Callable[[float, float], float]] = {
+    "sigmoid": _sigmoid_curvature,
+    "silu": _silu_curvature,
+    "softplus": _softplus_curvature,
+    "tanh": _tanh_curvature,
 }

@@ -1,4 +1,4 @@
-"""The last block of ADMM: the loss and its proximal map, sample by sample."""
+"""The last block of an alternating method: the loss and its proximal map, sample by sample."""
 
 from __future__ import annotations
 
@@ -12,19 +12,28 @@ from whydeep.core.errors import InputError
 from whydeep.core.loss import NAMED, one_hot
 from whydeep.core.problem import Problem
 
+from .kinks import hinge_proximal
+
 
 @dataclass(frozen=True)
 class OutputLoss:
     """A loss of the outputs V (n, k) against targets Y (n, k), classes as one-hot rows.
 
-    total: (V, Y) -> the sum over samples, a scalar. gradient: (V, Y) -> its derivative by V, (n, k).
+    total: (V, Y) -> the sum over samples, a scalar. gradient: (V, Y) -> its derivative by V, (n, k); at the kink of the
+    hinge the derivative of its flat side, 0.
     proximal: (C, Y, beta) -> argmin_V total(V, Y) + beta/2 ||V - C||_F^2, (n, k).
+    nearest: (V, Y, Z) -> the subgradient at V that is nearest to Z, (n, k); None where the gradient is the only one.
     """
 
     name: str
     total: Callable[[Tensor, Tensor], Tensor]
     gradient: Callable[[Tensor, Tensor], Tensor]
     proximal: Callable[[Tensor, Tensor, float], Tensor]
+    nearest: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+
+    def subgradient(self, outputs: Tensor, targets: Tensor, near: Tensor) -> Tensor:
+        """Return the subgradient at `outputs` nearest to `near`, all (n, k): what a KKT residual is taken to."""
+        return self.gradient(outputs, targets) if self.nearest is None else self.nearest(outputs, targets, near)
 
 
 def squared_proximal(centre: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -102,20 +111,42 @@ CROSS_ENTROPY = OutputLoss(
     gradient=lambda v, y: torch.softmax(v, 1) - y,
     proximal=cross_entropy_proximal,
 )
-LOSSES = {"cross_entropy": CROSS_ENTROPY, "squared": SQUARED}
 
 
-def output_loss(problem: Problem) -> OutputLoss:
-    """Return the loss of `problem` with its proximal map; raises `InputError` when there is none here."""
+def _nearest_of_hinge(v: Tensor, y: Tensor, near: Tensor) -> Tensor:
+    sign = 2 * y - 1
+    # At the kink sign v = 1, which the proximal map reaches exactly, -sign t for every t in [0, 1] is a subgradient.
+    share = torch.where(sign * v == 1, (-sign * near).clamp(0, 1), (sign * v < 1).to(v.dtype))
+    return -sign * share
+
+
+HINGE = OutputLoss(
+    name="hinge",
+    total=lambda v, y: torch.relu(1 - (2 * y - 1) * v).sum(),
+    gradient=lambda v, y: torch.where((2 * y - 1) * v < 1, 1 - 2 * y, 0.0),
+    proximal=hinge_proximal,
+    nearest=_nearest_of_hinge,
+)
+LOSSES = {"cross_entropy": CROSS_ENTROPY, "hinge": HINGE, "squared": SQUARED}
+
+
+def output_loss(problem: Problem, *, solver: str = "ADMM") -> OutputLoss:
+    """Return the loss of `problem` with its proximal map; raises `InputError` when there is none here.
+
+    solver: who asks, for the message.
+    """
     loss = problem.per_sample
     found = LOSSES.get(loss.name)
     # A function of the user's that happens to bear one of the names is another loss.
     if found is None or loss.per_sample is not NAMED[loss.name]:
         raise InputError(
-            f"ADMM has no proximal map of the loss {loss.name}", f"give one of {', '.join(map(repr, sorted(LOSSES)))}"
+            f"{solver} has no proximal map of the loss {loss.name}",
+            f"give one of {', '.join(map(repr, sorted(LOSSES)))}",
         )
-    if found is CROSS_ENTROPY and problem.train.classes is None:
-        raise InputError("the cross-entropy of ADMM needs class labels", "give data with classes, or the squared loss")
+    if found is not SQUARED and problem.train.classes is None:
+        raise InputError(
+            f"the loss {loss.name} of {solver} needs class labels", "give data with classes, or the squared loss"
+        )
     return found
 
 

@@ -165,7 +165,7 @@ def _why_not(subject: Subject) -> str | None:
     if subject.factory is None:
         return "Not repeated on the network examined: only an instance was given, so there is no fresh start."
     try:
-        chain = Chain.of(subject.problem.model)
+        chain = Chain.of(subject.problem.model, kinks=False)
         output_loss(subject.problem)
     except InputError as reason:
         return f"Not repeated on the network examined: {reason.reason}."

@@ -1,0 +1,221 @@
+"""Training in sweeps: what every alternating method shares, whatever its blocks of variables are.
+
+A method supplies an `Iteration`; the loop here keeps the history, the best iterate on a validation split, stops early,
+and takes a broken iteration back to the best weights so far, from where the method goes on more cautiously.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from whydeep.core.data import Data
+from whydeep.core.problem import Problem
+from whydeep.core.randomness import or_default
+from whydeep.core.training import Callback, Outcome, Progress, Status, Training
+
+from .chain import Chain
+
+Weights = tuple[Tensor, ...]
+RESTARTS = 5
+"""How often a training is taken back to its best weights before it counts as diverged."""
+
+
+class SurrogateWarning(UserWarning):
+    """The function that the method minimises has fallen while the network's own loss has not."""
+
+
+class Iteration(Protocol):
+    """An alternating method at work: its variables, one sweep over them, and how well its conditions hold."""
+
+    def sweep(self) -> None:
+        """Update every block of variables once; raises `ArithmeticError` where a step breaks down."""
+
+    def weights(self) -> Weights:
+        """Return the present W_i (outputs, inputs + 1); later sweeps leave these tensors alone."""
+
+    def monitor(self) -> Mapping[str, float]:
+        """Return "objective", the function that the sweeps lower, and "kkt" and "feasibility" where defined."""
+
+    def restart(self, weights: Weights) -> bool:
+        """Start again from the forward pass at `weights`, more cautiously; return False where that cannot be."""
+
+
+class Sweeper(Protocol):
+    """The hyper-parameters that the loop reads."""
+
+    @property
+    def sweeps(self) -> int:
+        """Passes over all samples."""
+
+    @property
+    def validation(self) -> float:
+        """Fraction of the training data that is held back; the iterate with the least risk on it is returned."""
+
+    @property
+    def tolerance(self) -> float:
+        """The training has converged when "kkt" is at most this."""
+
+
+def check_sweeper(solver: Sweeper) -> None:
+    """Raise `ValueError` when a hyper-parameter of the loop is out of range."""
+    if solver.sweeps < 1:
+        raise ValueError(f"sweeps={solver.sweeps}; give at least 1")
+    if not 0 <= solver.validation < 1:
+        raise ValueError(f"validation={solver.validation}; give a fraction in [0, 1)")
+    if not solver.tolerance >= 0:
+        raise ValueError(f"tolerance={solver.tolerance}; give a number >= 0")
+
+
+def train_in_sweeps(
+    solver: Sweeper,
+    problem: Problem,
+    begin: Callable[[Chain, Data], Iteration],
+    *,
+    name: str,
+    kinks: bool = True,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Training:
+    """Train a copy of `problem.model` by an alternating method from its present parameters.
+
+    begin: (chain of the copy, training samples without the validation split) -> the iteration at its start.
+    name: of the solver, for messages. kinks: whether it can take ReLU. generator: draws the validation split.
+
+    History: "loss" (risk of the network itself, the mean over the training samples), what `Iteration.monitor` tells,
+    "seconds" (in sweeps only), for classes "error", with a split "validation" (risk); one entry a sweep and the start.
+    Outcome DIVERGED when the iteration breaks down and no restart helps: the model is the best finite one.
+    Warns by `SurrogateWarning` when the objective has fallen to half and less while the network is no better than at
+    its start. Raises `InputError` when the model is no chain.
+    """
+    model = problem.copy()
+    chain = Chain.of(model, solver=name, kinks=kinks)
+    train, held = problem.train, None
+    if solver.validation:
+        held, train = train.split(max(1, round(solver.validation * len(train))), or_default(generator))
+    run = _Run(solver, problem, model, chain, begin(chain, train), _Watched(problem, chain, train, held))
+    return run.training(callback)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """The samples on which the network itself is measured."""
+
+    problem: Problem
+    chain: Chain
+    train: Data
+    held: Data | None
+
+    def measure(self, weights: Weights) -> dict[str, float]:
+        values = {"loss": self._risk(weights, self.train)}
+        if self.problem.train.classes is not None:
+            wrong = self._outputs(weights, self.train).argmax(1) != self.train.targets
+            values["error"] = float(wrong.double().mean())
+        if self.held is not None:
+            values["validation"] = self._risk(weights, self.held)
+        return values
+
+    def _outputs(self, weights: Weights, data: Data) -> Tensor:
+        return self.chain.outputs(weights, self.chain.rows(data, weights[0].dtype))
+
+    def _risk(self, weights: Weights, data: Data) -> float:
+        return float(self.problem.per_sample(self._outputs(weights, data), data.targets).double().mean())
+
+
+@dataclass
+class _Run:
+    """The state of one training."""
+
+    solver: Sweeper
+    problem: Problem
+    model: nn.Module
+    chain: Chain
+    iteration: Iteration
+    watched: _Watched
+
+    def __post_init__(self) -> None:
+        self.history: dict[str, list[float]] = {}
+        self.seconds = 0.0
+        self.restarts = 0
+        self.last = self.iteration.weights()
+        self.best = (math.inf, self.last)
+
+    def training(self, callback: Callback | None) -> Training:
+        outcome = None if self._record() else Outcome(Status.DIVERGED, "the risk is not finite at the start")
+        done = 0
+        while outcome is None:
+            fault = self._sweep()
+            if fault is not None:
+                outcome = self._take_back(fault, done + 1)
+                continue
+            done += 1
+            outcome = self._verdict(done, callback)
+        keep_best = self.history and (self.watched.held is not None or outcome.diverged)
+        self.chain.load(self.best[1] if keep_best else self.last)
+        history = {name: torch.tensor(values, dtype=torch.float64) for name, values in self.history.items()}
+        return Training(self.model, history, self._warned(outcome), self.seconds)
+
+    def _sweep(self) -> str | None:
+        """Do one sweep and record it; return what went wrong."""
+        began = time.perf_counter()
+        try:
+            self.iteration.sweep()
+        except ArithmeticError as fault:
+            return str(fault)
+        finally:
+            self.seconds += time.perf_counter() - began
+        return None if self._record() else "the iterate or its risk is not finite"
+
+    def _take_back(self, fault: str, number: int) -> Outcome | None:
+        self.restarts += 1
+        if self.restarts <= RESTARTS and self.iteration.restart(self.best[1]):
+            return None
+        return Outcome(Status.DIVERGED, f"{fault} in sweep {number}")
+
+    def _record(self) -> bool:
+        """Append to the history, if all is finite also in the network's own type of number; return whether it is."""
+        weights = self.iteration.weights()
+        if not all(bool(torch.isfinite(weight.to(self.chain.dtype)).all()) for weight in weights):
+            return False
+        values = self.watched.measure(weights) | dict(self.iteration.monitor()) | {"seconds": self.seconds}
+        if not all(math.isfinite(value) for value in values.values()):
+            return False
+        judged = values["validation" if self.watched.held is not None else "loss"]
+        if judged < self.best[0] or not self.history:
+            self.best = (judged, weights)
+        self.last = weights
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(value)
+        return True
+
+    def _verdict(self, done: int, callback: Callback | None) -> Outcome | None:
+        if "kkt" in self.history and self.history["kkt"][-1] <= self.solver.tolerance:
+            return Outcome(
+                Status.CONVERGED, f"the KKT residual is at most {self.solver.tolerance:g} after {done} sweeps"
+            )
+        if callback is not None and callback(Progress(done, self.solver.sweeps, self.history["loss"][-1])):
+            return Outcome(Status.INTERRUPTED, f"stopped by the callback after sweep {done}")
+        if done == self.solver.sweeps:
+            taken_back = f", {self.restarts} times taken back" if self.restarts else ""
+            return Outcome(Status.BUDGET_SPENT, f"{done} sweeps done{taken_back}")
+        return None
+
+    def _warned(self, outcome: Outcome) -> Outcome:
+        loss, objective = self.history.get("loss", [0.0]), self.history.get("objective", [0.0])
+        # A method that starts from the forward pass begins at its own network's loss and lowers it within ten sweeps or
+        # so where it learns at all; half is far beyond what rounding or one unlucky sweep explains.
+        if len(loss) > 10 and objective[-1] <= objective[0] / 2 and min(loss[1:]) >= loss[0]:
+            found = (
+                f"the objective fell from {objective[0]:.3g} to {objective[-1]:.3g} while the network's own loss did "
+                f"not ({loss[0]:.3g} to {loss[-1]:.3g})"
+            )
+            warnings.warn(f"{found}; try another start, larger penalties or more sweeps", SurrogateWarning, 4)
+            return Outcome(outcome.status, f"{outcome.reason}; {found}")
+        return outcome
