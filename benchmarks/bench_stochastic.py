@@ -12,10 +12,11 @@ every method trains on all of them, from the starts of the same seeds. Adam, SGD
 seconds of the engine's. The engine's settings are its defaults, except for the task `default`, whose two were chosen on
 held-back images of another run. --full takes 60,000 images and 5 seeds (some ten minutes a task).
 
-Tried and not kept, accuracy on 10,000 held-back images. 784-3x300-10, 50,000 images, 5 passes, the kept form .981
-(one or two seeds, apart by .001): tau 0.3 .980, 0.1 .979; minibatches of 1,000 .978, of 250 .981 and a fifth slower; a Gram
-matrix every 20 minibatches .9805 and no faster. 20,000 images, 3 passes: a Gram matrix with its mean .943, centred .952.
-784-10x300-10 from PyTorch's start, 20,000 images: one norm for weights and bias together .55 (6 passes), apart .90 (5).
+Tried and not kept, accuracy on 10,000 held-back images. 784-3x300-10, 50,000 images, 5 passes, the kept form .981 (one
+or two seeds, apart by .001): tau 0.3 .980, 0.1 .979; minibatches of 1,000 .978, of 250 .981 and a fifth slower; a
+Gram matrix every 20 minibatches .9805 and no faster. 20,000 images, 3 passes: a Gram matrix with its mean .943, centred
+.952. 784-10x300-10 from PyTorch's start, 20,000 images: one norm for weights and bias together .55 (6 passes), apart
+.90 (5 passes).
 """
 
 from __future__ import annotations
