@@ -113,8 +113,9 @@ def test_sweeps_equal_the_published_formulas_written_out_directly():
     for _ in range(6):
         model.sweep()
         blocks = published_sweep(*blocks, model.x, model.targets, biases, tuple(CONSTANTS.values()))
-            for ours, theirs in zip((model.weights(), model.preactivations, model.states), blocks, strict=True):
-                    for one, other in zip(ours, theirs, strict=True):
+        for ours, theirs in zip((model.weights(), model.preactivations, model.states), blocks, strict=True):
+            for one, other in zip(ours, theirs, strict=True):
+                # Condition numbers of some 1e3, six sweeps.
                 torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
