@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from whydeep import approximation as approximation
     from whydeep import data as data
+    from whydeep import estimators as estimators
     from whydeep import generalization as generalization
     from whydeep import networks as networks
     from whydeep import optimization as optimization
@@ -32,7 +33,16 @@ _HOME = {
     "examine": "whydeep.examination",
     "judge": "whydeep.core",
 }
-_PACKAGES = ("approximation", "core", "data", "generalization", "networks", "optimization", "representation")
+_PACKAGES = (
+    "approximation",
+    "core",
+    "data",
+    "estimators",
+    "generalization",
+    "networks",
+    "optimization",
+    "representation",
+)
 __all__ = [*_HOME, *_PACKAGES]
 
 

@@ -5,5 +5,7 @@ from .backprop import Backprop as Backprop
 from .gradient_flow import dense_layers as dense_layers
 from .gradient_flow import gradient_norms as gradient_norms
 from .gradient_flow import mean_field as mean_field
+from .named import automatic as automatic
 from .named import by_name as by_name
 from .sgld import SGLD as SGLD
+from .stochastic_admm import StochasticADMM as StochasticADMM
