@@ -12,14 +12,18 @@ Lagrangian; it must be l(V_N, Y), as their own KKT condition 0 = -Lambda_N + V_N
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from whydeep.core.problem import Problem
+
 from .chain import Chain
-from .proximal import OutputLoss
+from .conditions import per_layer
+from .conditions import theorem_conditions as theorem_conditions
+from .proximal import OutputLoss, output_loss, target_rows
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ class Residuals:
     def infeasibility(self) -> float:
         """Frobenius norm of s(W_i V_{i-1}) - V_i over all layers together."""
         return _norm(self.feasibility)
+
+    @property
+    def by_layer(self) -> tuple[tuple[float, float, float], ...]:
+        """Frobenius norms of every layer's residuals, in the order weights, states, feasibility."""
+        blocks = zip(self.weights, self.states, self.feasibility, strict=True)
+        return tuple((_norm((w,)), _norm((v,)), _norm((gap,))) for w, v, gap in blocks)
 
 
 def _norm(parts: Iterable[Tensor]) -> float:
@@ -123,3 +133,59 @@ class Lagrangian:
         """Return l(outputs, Y) + sum ridge_i/2 ||W_i||^2 for the outputs (n, k) of the network itself."""
         penalty = sum(ridge / 2 * float(w.square().sum()) for ridge, w in zip(self.ridges, weights, strict=True))
         return float(self.loss.total(outputs, self.targets)) + penalty
+
+
+def lagrangian_of(
+    problem: Problem, *, beta: float | Sequence[float] = 1.0, ridge: float | Sequence[float] = 0.0
+) -> Lagrangian:
+    """Return the Lagrangian of training `problem.model` on `problem.train`; beta and ridge: one number or one a layer.
+
+    Raises `InputError` when the model is no chain of layers or the loss has no proximal map.
+    """
+    chain = Chain.of(problem.model)
+    count = len(chain.layers)
+    targets = target_rows(problem.train.targets, chain.layers[-1].linear.out_features)
+    ridges, betas = per_layer(ridge, count, "ridge"), per_layer(beta, count, "beta")
+    return Lagrangian(chain, output_loss(problem), targets, ridges=ridges, betas=betas)
+
+
+def multipliers_of(problem: Problem) -> tuple[Tensor, ...]:
+    """Return what the multipliers are at a KKT point: Lambda_i = d l / d V_i by back-propagation, i = 1..N, (n, width).
+
+    Lambda_N = dl/dV_N and Lambda_i = (Lambda_{i+1} * s'(U_{i+1})) W_{i+1}, l the loss summed over samples, at the
+    network's own weights. Computes in float64. Cost: one forward and one backward pass.
+    """
+    lagrangian = lagrangian_of(problem)
+    chain = lagrangian.chain
+    weights = chain.weights()
+    states = chain.states(weights, chain.rows(problem.train))
+    found = [lagrangian.loss.gradient(states[-1], lagrangian.targets)]
+    for index in range(len(chain.layers) - 1, 0, -1):
+        layer = chain.layers[index]
+        _, slope = layer.activation.value_and_slope(layer.preactivation(weights[index], states[index]))
+        found.append((found[-1] * slope) @ layer.without_bias(weights[index]))
+    return tuple(reversed(found))
+
+
+def kkt_residuals(problem: Problem, state: State | None = None, *, ridge: float | Sequence[float] = 0.0) -> Residuals:
+    """Return what the KKT conditions of training `problem.model` with `ridge` leave at `state`.
+
+    state: an iterate of an alternating method on `problem.train`; None takes the network's own weights, the states of
+    its forward pass and the multipliers of back-propagation. Then only the residuals of the weights are left, and they
+    are the gradient of the risk (summed over samples) plus ridge_i W_i: how far any training is from a KKT point.
+
+    >>> from torch import nn
+    >>> from whydeep.core.data import Data
+    >>> network = nn.Sequential(nn.Linear(1, 1, bias=False))  # 1/2 (w x - y)^2 at w = 2, x = 3, y = 5
+    >>> nn.init.constant_(network[0].weight, 2.0).item()
+    2.0
+    >>> problem = Problem(network, Data(torch.tensor([[3.0]]), torch.tensor([[5.0]])), loss="squared")
+    >>> kkt_residuals(problem, ridge=0.5).by_layer  # (w x - y) x + ridge w = 3 + 1
+    ((4.0, 0.0, 0.0),)
+    """
+    lagrangian = lagrangian_of(problem, ridge=ridge)
+    if state is None:
+        chain = lagrangian.chain
+        start = State.feasible(chain, chain.weights(), chain.rows(problem.train))
+        state = State(start.weights, start.states, multipliers_of(problem))
+    return lagrangian.residuals(state)
