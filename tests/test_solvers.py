@@ -11,7 +11,7 @@ from problems import small_problem
 
 from whydeep.core.problem import Problem
 from whydeep.core.training import Progress, Solver, Status
-from whydeep.optimization import ADMM, SGLD, Backprop
+from whydeep.optimization import ADMM, BCD, SGLD, Backprop, StochasticADMM
 
 # Each: a short training, how many passes it makes, and a setting of it that must diverge.
 SOLVERS: dict[str, tuple[Callable[[], Solver], int, Callable[[], Solver] | None]] = {
@@ -28,6 +28,12 @@ SOLVERS: dict[str, tuple[Callable[[], Solver], int, Callable[[], Solver] | None]
         lambda: Backprop(SGLD, lr=1e300, epochs=3, options={"beta": 1e3}),
     ),
     "admm": (lambda: ADMM(sweeps=3), 3, None),
+    "bcd": (lambda: BCD(sweeps=3, alpha=0.1), 3, None),
+    "stochastic_admm": (
+        lambda: StochasticADMM(epochs=3, batch_size=16),
+        3,
+        lambda: StochasticADMM(epochs=3, tau=1e300, normed=False),
+    ),
 }
 
 

@@ -93,7 +93,8 @@ problem_options = _together(
     click.option("--bounds", type=float, nargs=2, metavar="LOW HIGH", help="Range of the inputs, for attacks."),
     click.option("--loss", type=click.Choice(["cross_entropy", "squared", "hinge"]), help="cross_entropy for classes, "
                  "squared for regression unless given."),
-    click.option("--solver", metavar="NAME[?key=value&..]", help="adam, sgd, sgld or admm; trains a given module."),
+    click.option("--solver", metavar="NAME[?key=value&..]", help="adam, sgd, sgld, admm, "
+                 "stochastic_admm, bcd and others; trains a given module."),
     click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda", "mps"])),
     seed_option,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from .admm import ADMM as ADMM
 from .backprop import Backprop as Backprop
+from .bcd import BCD as BCD
 from .gradient_flow import dense_layers as dense_layers
 from .gradient_flow import gradient_norms as gradient_norms
 from .gradient_flow import mean_field as mean_field
