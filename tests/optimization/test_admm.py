@@ -9,10 +9,11 @@ from torch import nn
 from whydeep.core import Data, InputError, Problem, Solver, Status, errors
 from whydeep.networks import linear, mlp
 from whydeep.optimization.admm import ADMM
+from whydeep.optimization.admm_iteration import ADMMIteration
+from whydeep.optimization.admm_parts import Options
 from whydeep.optimization.admm_sweep import sweep
 from whydeep.optimization.chain import Chain
 from whydeep.optimization.lagrangian import Lagrangian, State
-from whydeep.optimization.majoriser import exact_constant
 from whydeep.optimization.proximal import LOSSES, output_loss, target_rows
 
 KEYS = {"loss", "objective", "kkt", "feasibility", "seconds", "error"}
@@ -39,7 +40,7 @@ def square_problem():
 
 
 @pytest.mark.parametrize("loss", ["squared", "cross_entropy"])
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "softplus", "silu", "identity"])
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "softplus", "silu", "identity", "relu"])
 def test_history_describes_the_network_that_is_returned(activation, loss):
     problem = small_problem(activation, dtype=torch.float64)
     problem = Problem(problem.model, problem.train, problem.test, loss=loss)
@@ -71,8 +72,9 @@ def test_kkt_at_the_start_is_that_of_its_definition():
 
 
 # At its kinks the hinge has no gradient that autograd could give.
+@pytest.mark.parametrize("options", [Options(), Options(exact=True), Options(relaxation=1.5)])
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
-def test_multipliers_become_the_back_propagated_gradients(loss):
+def test_multipliers_become_the_back_propagated_gradients(loss, options):
     # Which of two coordinates is larger, at six points; a penalty of 5 converges where 1 keeps oscillating.
     generator = torch.Generator().manual_seed(0)
     x = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1], [0.3, 0.7], [0.8, 0.1]], dtype=torch.float64)
@@ -83,7 +85,7 @@ def test_multipliers_become_the_back_propagated_gradients(loss):
     lagrangian = Lagrangian(chain, output_loss(problem), targets, ridges=(0.3, 0.3), betas=(5.0, 5.0))
     state = start = State.feasible(chain, chain.weights(), x)
     for _ in range(600):
-        state = sweep(lagrangian, state, exact_constant)
+        state = sweep(lagrangian, state, options)
     residual = lagrangian.residuals(state).norm
     assert residual < 1e-4 * lagrangian.residuals(start).norm
     states = chain.states(state.weights, x.requires_grad_())
@@ -157,14 +159,85 @@ def test_regression_with_the_squared_loss():
     assert float(history["loss"][-1]) < 0.02 * float(history["loss"][0])
 
 
-def test_a_single_precision_model_is_trained_in_double_and_returned_in_single():
+def test_states_are_kept_in_the_type_of_the_model_unless_another_is_given():
+    problem = small_problem("tanh")
+    chain = Chain.of(problem.model)
+    for dtype, expected in ((None, torch.float32), (torch.float64, torch.float64)):
+        iteration = ADMMIteration(ADMM(dtype=dtype), problem, chain, problem.train)
+        iteration.sweep()
+        state = iteration.state
+        assert {t.dtype for t in (*state.weights, *state.states, *state.multipliers)} == {expected}
+    narrow, wide = (ADMM(sweeps=8, dtype=dtype).train(problem) for dtype in (None, torch.float64))
+    # Rounding of 6e-8 a step; the steps are through matrices with condition numbers up to 1e3.
+    torch.testing.assert_close(narrow.history["loss"], wide.history["loss"], rtol=1e-4, atol=0)
+    assert not torch.equal(narrow.history["loss"], wide.history["loss"])
+    assert all(p.dtype is torch.float32 for p in (*narrow.model.parameters(), *wide.model.parameters()))
+
+
+def test_double_states_of_a_single_precision_model_are_those_of_a_double_model():
     problem = small_problem("tanh")
     wide = Problem(copy.deepcopy(problem.model).double(), Data(problem.train.x.double(), problem.train.y, classes=3))
-    narrow, double = (ADMM(sweeps=8).train(each) for each in (problem, wide))
+    narrow, double = (ADMM(sweeps=8, dtype=torch.float64).train(each) for each in (problem, wide))
     torch.testing.assert_close(narrow.history["loss"], double.history["loss"], rtol=1e-12, atol=0)
     for one, other in zip(narrow.model.parameters(), double.model.parameters(), strict=True):
         assert one.dtype is torch.float32
         assert torch.equal(one, other.float())
+
+
+def test_the_automatic_ridge_grows_with_the_samples():
+    classes, regression = small_problem("tanh"), square_problem()
+    for problem, expected in ((classes, 60e-5), (regression, 1000e-9)):
+        iteration = ADMMIteration(ADMM(), problem, Chain.of(problem.model), problem.train)
+        assert iteration.lagrangian.ridges == pytest.approx((expected,) * 3, rel=1e-12)
+
+
+def test_beta_and_ridge_by_layer():
+    problem = small_problem("tanh", dtype=torch.float64)
+    one, each = (
+        ADMM(sweeps=5, beta=beta, ridge=ridge).train(problem).history["loss"]
+        for beta, ridge in ((2.0, 0.3), ((2.0,) * 3, (0.3,) * 3))
+    )
+    assert torch.equal(one, each)
+    other = ADMM(sweeps=5, beta=(2.0, 1.0, 3.0), ridge=(0.3, 0.1, 0.0)).train(problem).history["loss"]
+    assert not torch.allclose(one, other)
+    with pytest.raises(ValueError, match="beta has 2 entries for 3 layers"):
+        ADMM(beta=(1.0, 1.0)).train(problem)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+def test_the_size_of_the_blocks_does_not_matter(activation):
+    problem = small_problem(activation, dtype=torch.float64)
+    whole, cut = (ADMM(sweeps=6, block_size=size).train(problem).history["loss"] for size in (4096, 7))
+    torch.testing.assert_close(whole, cut, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("module", [nn.ReLU(), nn.LeakyReLU(0.1)])
+def test_a_kinked_network_learns_exclusive_or(module):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(200, 2, generator=generator, dtype=torch.float64) * 2 - 1
+    data = Data(x, (x[:, 0] * x[:, 1] > 0).long(), classes=2)
+    network = nn.Sequential(nn.Linear(2, 20), module, nn.Linear(20, 20), module, nn.Linear(20, 2)).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 3)
+    training = ADMM(sweeps=60).train(Problem(network, data))
+    # A linear classifier is at a half.
+    assert float(training.history["error"].min()) < 0.1
+
+
+def test_a_restart_begins_at_the_given_weights_with_larger_penalties():
+    problem = small_problem("tanh", dtype=torch.float64)
+    iteration = ADMMIteration(ADMM(beta=(1.0, 2.0, 3.0)), problem, Chain.of(problem.model), problem.train)
+    start = iteration.weights()
+    for _ in range(3):
+        iteration.sweep()
+    assert iteration.restart(start)
+    assert iteration.lagrangian.betas == (2.0, 4.0, 6.0)
+    assert iteration.state.weights is start
+    assert iteration.monitor()["feasibility"] == 0
+    assert all(float(multiplier.abs().max()) == 0 for multiplier in iteration.state.multipliers)
+    iteration.sweep()  # the parts are those of the new start
+    assert iteration.monitor()["feasibility"] > 0
 
 
 def test_the_users_model_and_the_global_generator_are_left_alone():
@@ -190,17 +263,32 @@ def test_same_seed_same_result_and_the_best_iterate_is_kept():
     assert risk == pytest.approx(float(first.history["validation"].min()), rel=1e-12)
 
 
-def test_breakdown_is_an_outcome_with_the_last_finite_iterate():
-    x = torch.ones(4, 3, dtype=torch.float64)  # a Gram matrix of rank one, and no ridge
+def test_a_singular_gram_matrix_without_ridge_is_no_breakdown():
+    x = torch.ones(4, 3, dtype=torch.float64)  # a Gram matrix of rank one
     problem = Problem(linear(3, 2).double(), Data(x, torch.tensor([0, 1, 0, 1]), classes=2), loss="squared")
-    training = ADMM(sweeps=5, ridge=0.0).train(problem)
+    training = ADMM(sweeps=60, ridge=0.0).train(problem)
+    # The best constant is 1/2 for both classes: 1/2 (1/4 + 1/4) a sample.
+    assert float(training.history["loss"][-1]) == pytest.approx(0.25, rel=1e-6)
+
+
+def test_a_breakdown_is_an_outcome_with_the_best_iterate(monkeypatch):
+    problem = small_problem("tanh", dtype=torch.float64)
+    betas = []
+
+    def sweep_once(self):
+        betas.append(self.lagrangian.betas[0])
+        if len(betas) > 3:
+            raise ArithmeticError("a state is not finite")
+        original(self)
+
+    original = ADMMIteration.sweep
+    monkeypatch.setattr(ADMMIteration, "sweep", sweep_once)
+    training = ADMM(sweeps=9).train(problem)
     assert training.outcome.diverged
-    assert "larger ridge" in training.outcome.reason
-    assert all(len(values) == 1 for values in training.history.values())
-    assert torch.equal(
-        torch.cat([p.reshape(-1) for p in training.model.parameters()]),
-        torch.cat([p.reshape(-1) for p in problem.model.parameters()]),
-    )
+    assert "sweep 4" in training.outcome.reason
+    assert betas == [1, 1, 1, 1, 2, 4, 8, 16, 32]
+    risk = problem.with_model(training.model).risk()
+    assert risk == pytest.approx(float(training.history["loss"].min()), rel=1e-12)
 
 
 def test_weights_beyond_the_models_own_type_are_a_divergence():
@@ -234,7 +322,13 @@ def test_few_samples_and_width_one(n):
         ({"sweeps": 0}, "sweeps=0"),
         ({"beta": 0.0}, "beta=0"),
         ({"beta": math.inf}, "beta=inf"),
+        ({"beta": (1.0, -1.0)}, "beta="),
         ({"ridge": -1.0}, "ridge=-1"),
+        ({"ridge": "tight"}, "auto"),
+        ({"update": "closed"}, "linearised, exact"),
+        ({"over_relaxation": 2.0}, "over_relaxation=2"),
+        ({"block_size": 0}, "block_size=0"),
+        ({"dtype": torch.float16}, "float32"),
         ({"constant": "tight"}, "exact, published"),
         ({"validation": 1.0}, "validation=1"),
         ({"tolerance": math.nan}, "tolerance=nan"),
@@ -250,7 +344,7 @@ def absolute(output, target):
 
 
 def test_what_it_cannot_train_is_refused():
-    with pytest.raises(InputError, match="ReLU"):
-        ADMM().train(small_problem("relu"))
+    with pytest.raises(InputError, match="GELU"):
+        ADMM().train(Problem(nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 3)), blobs()))
     with pytest.raises(InputError, match="no proximal map of the loss absolute"):
         ADMM().train(Problem(small_problem("tanh").model, blobs(), loss=absolute))

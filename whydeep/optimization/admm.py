@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from whydeep.core.data import Data
 from whydeep.core.problem import Problem
 from whydeep.core.training import Callback, Training
 
-from .admm_sweep import sweep
+from .admm_iteration import ADMMIteration
 from .alternating import check_sweeper, train_in_sweeps
 from .chain import Chain
-from .lagrangian import Lagrangian, State
 from .majoriser import CONSTANTS
-from .proximal import output_loss, target_rows
+
+UPDATES = ("linearised", "exact")
 
 
 @dataclass(frozen=True)
@@ -28,29 +28,37 @@ class ADMM:
     off as a constraint V_i = s(W_i V_{i-1}) with a multiplier and a penalty beta/2 ||s(W_i V_{i-1}) - V_i||^2;
     `admm_sweep` has the steps. It is not free of derivatives (each step uses s'), but no chain rule crosses a layer.
 
-    sweeps: how many passes over all samples. beta: penalty of every layer.
-    ridge: in units of the sum over samples, not of their mean as in `Problem.risk`: with n samples it weighs like
-    ridge/n beside the mean. Below about 1e-3 the accuracy tends to fall again after some tens of sweeps.
+    sweeps: how many passes over all samples. beta: penalty, one for all layers or a tuple of one each.
+    ridge: one for all layers or a tuple of one each, in units of the sum over samples, not of their mean as in
+    `Problem.risk`: with n samples it weighs like ridge/n beside the mean. "auto" takes 1e-5 n for classes and 1e-9 n
+    for regression; for classes, below about 1e-6 n the accuracy tends to fall again after some tens of sweeps.
+    update: "linearised", the published method: one step on a quadratic for each W_i and V_i. "exact": such steps until
+    they no longer move, Algorithm 1 to the letter up to its argmin being a local one, and far slower.
+    over_relaxation: a in [1, 2): a s(W_i V_{i-1}) + (1 - a) V_i replaces s(W_i V_{i-1}) in the steps for V_i and
+    Lambda_i, as usual in convex ADMM; 1 is the lecture's.
     constant: "exact" takes the least curvature that keeps the quadratic above the misfit, "published" the looser one of
     the authors' code (with a guard); the loose one is the steadier at ten layers and more.
     validation: the fraction of the training data held back; the iterate with the least risk on it is returned.
     tolerance: CONVERGED when "kkt", as defined below, is at most this.
+    block_size: how many samples are worked on at a time; the result is the same up to rounding.
+    dtype: in which states and multipliers are kept and multiplied; None takes the type of the model. Gram matrices
+    are formed and factorised in float64: those of saturated states are singular to single precision.
 
-    Trains an nn.Sequential of Flatten, Linear and Sigmoid, Tanh, Softplus, SiLU or Identity that ends in Linear, by the
-    squared loss (classes or regression) or the cross-entropy; raises `InputError` on anything else, naming it.
-    Starts from the given parameters with V from the forward pass and multipliers zero. Computes in float64 whatever
-    the type of the model, and returns the model in its own type.
+    Trains an nn.Sequential of Flatten, Linear and Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, SiLU or Identity that ends
+    in Linear, by the squared loss (classes or regression), the cross-entropy or the hinge; raises `InputError` on
+    anything else, naming it. Starts from the given parameters with V from the forward pass and multipliers zero.
 
     History, the start first: "loss" (risk of the network itself on the training data, without the ridge), "objective"
     (the augmented Lagrangian), "kkt" (Frobenius norm of all residuals of the KKT conditions),
     "feasibility" (Frobenius norm of s(W_i V_{i-1}) - V_i over all layers), both divided by the Frobenius norm
     of [X, 1, Y], which neither the start nor the run changes; "seconds" (in sweeps only), for classes "error", with
-    validation "validation" (risk). Outcome DIVERGED when a factorisation fails or a number is not finite: the model is
-    the last finite iterate.
+    validation "validation" (risk). An iterate that is not finite is taken back to the best weights, from where the
+    method goes on with a fresh forward pass and all beta doubled; after five of these the outcome is DIVERGED.
 
     Source: slides "ADMM for DNN Learning"; Zeng, Lin, Yao and Zhou, JMLR 2021 (recalled, not checked).
     The lecture's convergence theorem asks for beta and ridge far larger than any useful ones; no guarantee is claimed.
-    Cost of a sweep: some eight products of 2 n d^2 operations a layer of width d; memory 3 n float64 numbers a unit.
+    Cost of a sweep: six products of 2 n d^2 operations a layer of width d, and one of n d^2 in float64 for its Gram
+    matrix; two more behind a kink. Memory: 2 n numbers a unit for states and multipliers.
 
     >>> from whydeep.networks import mlp
     >>> x = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None]
@@ -62,61 +70,43 @@ class ADMM:
     """
 
     sweeps: int = 30
-    beta: float = 1.0
-    ridge: float = 1e-2
+    beta: float | tuple[float, ...] = 1.0
+    ridge: float | tuple[float, ...] | str = "auto"
     constant: str = "exact"
     validation: float = 0.0
     tolerance: float = 1e-6
+    update: str = "linearised"
+    over_relaxation: float = 1.0
+    block_size: int = 4096
+    dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         check_sweeper(self)
-        if not 0 < self.beta < math.inf:
+        if not all(0 < beta < math.inf for beta in _each(self.beta)):
             raise ValueError(f"beta={self.beta}; give a positive number")
-        if not 0 <= self.ridge < math.inf:
-            raise ValueError(f"ridge={self.ridge}; give a number >= 0")
+        if self.ridge != "auto" and not all(not isinstance(r, str) and 0 <= r < math.inf for r in _each(self.ridge)):
+            raise ValueError(f'ridge={self.ridge}; give a number >= 0 or "auto"')
         if self.constant not in CONSTANTS:
             raise ValueError(f"unknown constant {self.constant!r}; give one of {', '.join(sorted(CONSTANTS))}")
+        if self.update not in UPDATES:
+            raise ValueError(f"unknown update {self.update!r}; give one of {', '.join(UPDATES)}")
+        if not 1 <= self.over_relaxation < 2:
+            raise ValueError(f"over_relaxation={self.over_relaxation}; give a number in [1, 2)")
+        if self.block_size < 1:
+            raise ValueError(f"block_size={self.block_size}; give at least 1")
+        if self.dtype not in (None, torch.float32, torch.float64):
+            raise ValueError(f"dtype={self.dtype}; give torch.float32, torch.float64 or None")
 
     def train(
         self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Training:
         """Train a copy of `problem.model` from its present parameters; the generator draws the validation split."""
 
-        def begin(chain: Chain, train: Data) -> _Iteration:
-            return _Iteration(self, problem, chain, train)
+        def begin(chain: Chain, train: Data) -> ADMMIteration:
+            return ADMMIteration(self, problem, chain, train)
 
-        return train_in_sweeps(self, problem, begin, name="ADMM", kinks=False, generator=generator, callback=callback)
+        return train_in_sweeps(self, problem, begin, name="ADMM", generator=generator, callback=callback)
 
 
-class _Iteration:
-    """The variables of one training."""
-
-    def __init__(self, solver: ADMM, problem: Problem, chain: Chain, train: Data) -> None:
-        self.constant = CONSTANTS[solver.constant]
-        layers, x = len(chain.layers), chain.rows(train)
-        self.lagrangian = Lagrangian(
-            chain,
-            output_loss(problem),
-            target_rows(train.targets, chain.layers[-1].linear.out_features),
-            ridges=(solver.ridge,) * layers,
-            betas=(solver.beta,) * layers,
-        )
-        self.state = State.feasible(chain, chain.weights(), x)
-        self.scale = math.sqrt(float(x.square().sum()) + len(x) + float(self.lagrangian.targets.square().sum()))
-
-    def sweep(self) -> None:
-        self.state = sweep(self.lagrangian, self.state, self.constant)
-
-    def weights(self) -> tuple[Tensor, ...]:
-        return self.state.weights
-
-    def monitor(self) -> dict[str, float]:
-        residuals = self.lagrangian.residuals(self.state)
-        return {
-            "objective": float(self.lagrangian.value(self.state)),
-            "kkt": residuals.norm / self.scale,
-            "feasibility": residuals.infeasibility / self.scale,
-        }
-
-    def restart(self, weights: tuple[Tensor, ...]) -> bool:
-        return False
+def _each(setting: Any) -> tuple[Any, ...]:
+    return setting if isinstance(setting, tuple) else (setting,)

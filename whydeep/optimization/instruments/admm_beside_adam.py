@@ -130,9 +130,8 @@ def _runs(
             return torch.Generator().manual_seed(seed)
 
         admm = ADMM(sweeps=budget["sweeps"], constant=constant, validation=0.1)
-        yield _finished(
-            "ADMM", start, f"ridge {admm.ridge:g}", admm.train(problem("ADMM"), generator=stream()), problem
-        )
+        chosen = f"{constant} step constant"
+        yield _finished("ADMM", start, chosen, admm.train(problem("ADMM"), generator=stream()), problem)
         # A short run by each step size; the one with the least validation risk then runs in full.
         risks = {
             rate: _least(adam(rate, budget["pilot_epochs"]).train(problem("Adam"), generator=stream()))
@@ -165,7 +164,7 @@ def _why_not(subject: Subject) -> str | None:
     if subject.factory is None:
         return "Not repeated on the network examined: only an instance was given, so there is no fresh start."
     try:
-        chain = Chain.of(subject.problem.model, kinks=False)
+        chain = Chain.of(subject.problem.model)
         output_loss(subject.problem)
     except InputError as reason:
         return f"Not repeated on the network examined: {reason.reason}."
