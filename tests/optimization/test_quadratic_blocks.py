@@ -45,6 +45,18 @@ def test_gram_of_single_precision_states_is_formed_in_double():
         factor(single.double(), 1e-6)
 
 
+def test_a_large_shift_allows_single_precision_and_a_small_one_does_not():
+    states = torch.relu(draw(3 * ROWS, 300, dtype=torch.float32))
+    exact = with_ones(states).double().T @ with_ones(states).double()
+    trace = float(exact.diagonal().sum())
+    limit = 16 * torch.finfo(torch.float32).eps * trace
+    torch.testing.assert_close(gram(states, bias=True, shift=0.99 * limit), exact, rtol=1e-13, atol=1e-9)
+    loose = gram(states, bias=True, shift=1.01 * limit)
+    assert not torch.equal(loose, exact)
+    # What the step relies on: the error is at most a sixteenth of the shift in every direction.
+    assert float(torch.linalg.matrix_norm(loose - exact, 2)) <= limit / 16
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_weight_increment_minimises(bias):
     n, inputs, outputs, alpha, rho = 30, 4, 3, 0.7, 2.0
@@ -68,4 +80,7 @@ def test_state_response_minimises(outputs, inputs):
     value = gamma / 2 * (state - inner).square().sum() + rho / 2 * (wanted - state @ matrix.T).square().sum()
     (gradient,) = torch.autograd.grad(value, state)
     assert float(gradient.abs().max()) < 1e-12  # terms of size 10
-    torch.testing.assert_close(gap @ left_over, wanted - state.detach() @ matrix.T, rtol=1e-12, atol=1e-12)
+    if outputs < inputs:
+        torch.testing.assert_close(gap @ left_over, wanted - state.detach() @ matrix.T, rtol=1e-12, atol=1e-12)
+    else:
+        assert left_over is None

@@ -115,7 +115,7 @@ class ThreeSplitting:
         layer, below = self.chain.layers[index], self.states[index - 1] if index else self.x
         shift = self.alpha / self.rho
         if index:
-            lower = factor(gram(below, bias=layer.bias), shift)
+            lower = factor(gram(below, bias=layer.bias, shift=shift), shift)
         else:
             if self._factor_of_samples is None:
                 self._factor_of_samples = factor(self._gram_of_samples.clone(), shift)
@@ -129,9 +129,8 @@ class ThreeSplitting:
         layer, below = self.chain.layers[index], self.chain.layers[index - 1]
         weight = self._weights[index]
         matrix = layer.without_bias(weight)
-        response, left_over = (part.to(weight.dtype) for part in state_response(matrix, self.gamma / self.rho))
+        response, left_over = state_response(matrix, self.gamma / self.rho)
         share, stiffness = self.rho / (self.rho + self.alpha), (self.rho + self.alpha) / self.gamma
-        narrowing = len(matrix) < matrix.shape[1]
         for rows in blocks(len(self.x)):
             above, residual, state = (
                 self.preactivations[index][rows],
@@ -142,7 +141,7 @@ class ThreeSplitting:
             inner = activated(below.activation, u)
             torch.sub(above, layer.preactivation(weight, inner), out=residual)
             torch.addmm(inner, residual, response, out=state)
-            if narrowing:
+            if left_over is not None:
                 residual.copy_(residual @ left_over)
             else:
                 torch.sub(above, layer.preactivation(weight, state), out=residual)

@@ -1,7 +1,9 @@
 """The two blocks of a split network in which it is quadratic: weights between given states, a state between two layers.
 
-Sums over samples are what decides these steps, so the d x d matrices are formed and factorised in float64 whatever the
-type of the states: a Gram matrix of saturated states is singular to single precision, and no factorisation repairs it.
+Their d x d matrices are sums over samples or over units plus a shift. In single precision such a sum is wrong by about
+`eps` times its trace, and where the shift is smaller than that, as it is for saturated states, no factorisation repairs
+it. So the sums are formed in float64 unless the shift is sixteen times that error and more: then the matrix in the step
+is within a sixteenth of the exact one, in every direction, and the step still lowers its quadratic.
 """
 
 from __future__ import annotations
@@ -15,27 +17,40 @@ ROWS = 1024
 _COLUMNS = 256
 
 
-def blocks(n: int) -> list[slice]:
-    """Return the slices of `ROWS` samples that make up n; the last may be shorter."""
-    return [slice(first, min(n, first + ROWS)) for first in range(0, n, ROWS)]
+def blocks(n: int, size: int = ROWS) -> list[slice]:
+    """Return the slices of `size` samples that make up n; the last may be shorter."""
+    return [slice(first, min(n, first + size)) for first in range(0, n, size)]
 
 
-def gram(states: Tensor, *, bias: bool) -> Tensor:
+def enough(dtype: torch.dtype, trace: float, shift: float) -> bool:
+    """Return whether a sum of this trace may be formed in `dtype` when `shift` is added to it."""
+    return dtype is torch.float64 or (dtype is torch.float32 and shift >= 16 * torch.finfo(dtype).eps * trace)
+
+
+def gram(states: Tensor, *, bias: bool, shift: float = 0.0) -> Tensor:
     """Return A'A in float64 for A = [V, 1], (inputs + 1, inputs + 1); without a bias, V'V.
 
-    states: V (n, inputs). Only the lower block columns are multiplied, the rest is their mirror image.
-    Cost: n inputs^2 operations in float64 and one block of rows in float64.
+    states: V (n, inputs). shift: what will be added to the diagonal; it decides in which type the products are taken.
+    Only the lower block columns are multiplied, the rest is their mirror image.
+    Cost: n inputs^2 operations and one block of rows.
     """
     n, inputs = states.shape
     size = inputs + bias
+    squares = float(torch.linalg.vector_norm(states, dim=1).double().square().sum())
+    dtype = states.dtype if enough(states.dtype, squares + bias * n, shift) else torch.float64
     total = torch.zeros(size, size, dtype=torch.float64, device=states.device)
-    for rows in blocks(n):
-        block = states[rows].double()
+    # Each block's product is added to a matrix of doubles: fewer, larger blocks where it is not one itself.
+    for rows in blocks(n, ROWS if dtype is torch.float64 else 4 * ROWS):
+        block = states[rows].to(dtype)
         for first in range(0, inputs, _COLUMNS):
             last = min(inputs, first + _COLUMNS)
-            total[first:inputs, first:last].addmm_(block[:, first:].T, block[:, first:last])
+            left, right = block[:, first:].T, block[:, first:last]
+            if dtype is torch.float64:
+                total[first:inputs, first:last].addmm_(left, right)
+            else:
+                total[first:inputs, first:last] += left @ right
         if bias:
-            total[-1, :inputs] += block.sum(0)
+            total[-1, :inputs] += block.sum(0, dtype=torch.float64)
     if bias:
         total[-1, -1] = n
     return torch.tril(total) + torch.tril(total, -1).T
@@ -68,22 +83,21 @@ def weight_increment(product: Tensor, lower: Tensor) -> Tensor:
     return torch.cholesky_solve(product.T, lower).T
 
 
-def state_response(matrix: Tensor, stiffness: float) -> tuple[Tensor, Tensor]:
-    """Return (M, K) with which a state yields to the layer above it, both float64.
+def state_response(matrix: Tensor, stiffness: float) -> tuple[Tensor, Tensor | None]:
+    """Return (M, K) with which a state yields to the layer above it, in the type of `matrix`.
 
     The minimiser over V (n, inputs) of gamma/2 ||V - S||^2 + rho/2 ||Z - V W'||^2, W (outputs, inputs), is
 
         V = S + (Z - S W') M,    M = W (gamma/rho I + W'W)^-1 = (gamma/rho I + W W')^-1 W,    (outputs, inputs),
 
     and leaves Z - V W' = (Z - S W') K, K = gamma/rho (gamma/rho I + W W')^-1, (outputs, outputs).
-    The smaller side is factorised; where that is the side of the inputs, K comes from I - M W'.
+    The smaller side is factorised. K is returned where it is the cheaper way to that rest, for outputs < inputs.
 
-    matrix: W, any type. stiffness: gamma/rho > 0.
+    matrix: W. stiffness: gamma/rho > 0.
     """
-    w = matrix.double()
+    w = matrix if enough(matrix.dtype, float(matrix.double().square().sum()), stiffness) else matrix.double()
     outputs, inputs = w.shape
-    if outputs <= inputs:
+    if outputs < inputs:
         inverse = torch.cholesky_inverse(factor(w @ w.T, stiffness))
-        return inverse @ w, stiffness * inverse
-    response = torch.cholesky_solve(w.T, factor(w.T @ w, stiffness)).T
-    return response, torch.eye(outputs, dtype=w.dtype, device=w.device) - response @ w.T
+        return (inverse @ w).to(matrix.dtype), (stiffness * inverse).to(matrix.dtype)
+    return torch.cholesky_solve(w.T, factor(w.T @ w, stiffness)).T.to(matrix.dtype), None
