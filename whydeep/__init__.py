@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from whydeep.core import judge as judge
     from whydeep.examination import examine as examine
     from whydeep.generalization import certify as certify
+    from whydeep.racing import race as race
 
 # Names are imported when they are first used: `whydeep --help` does not wait for PyTorch.
 _HOME = {
@@ -32,6 +33,7 @@ _HOME = {
     "check": "whydeep.core",
     "examine": "whydeep.examination",
     "judge": "whydeep.core",
+    "race": "whydeep.racing",
 }
 _PACKAGES = (
     "approximation",

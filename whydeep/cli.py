@@ -1,4 +1,4 @@
-"""The command line: whydeep examine | train | theorems | check | report."""
+"""The command line: whydeep examine | train | race | theorems | check | report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import Any
 
 import click
 
-from whydeep.options import case_of, config_option, debug_option, json_option, problem_options, resolved, seed_option
+from whydeep.options import (
+    case_of,
+    config_option,
+    debug_option,
+    fresh_options,
+    json_option,
+    problem_options,
+    resolved,
+    seed_option,
+)
 
 # Imports of whydeep stand inside the commands: --help and usage errors do not wait for PyTorch.
 
@@ -149,6 +158,64 @@ def train(context: click.Context, /, as_json: bool, **options: Any) -> int:
     else:
         terminal.training(result, trained, out)
     return 1 if result.outcome.diverged else 130 if watch.interrupted else 0
+
+
+@cli.command()
+@fresh_options
+@click.option("--solvers", multiple=True, metavar="NAME[?key=value&..]", help="Who takes part; may be repeated, or "
+              "followed by several names. admm, adam and sgd unless given.")  # fmt: skip
+@click.option("--starts", multiple=True, metavar="NAME", help="default, corrected (Xavier with gain 4 for sigmoid and "
+              "1 for tanh, He for ReLU); both unless given.")  # fmt: skip
+@click.argument("more_names", nargs=-1, metavar="")
+@click.option("--seeds", type=click.IntRange(min=1), help="Runs of each from each start; by the budget unless given.")
+@click.option("--passes", type=click.IntRange(min=1), help="Passes over the data; by the budget unless given.")
+@click.option("--budget", default="quick", show_default=True, type=click.Choice(["quick", "full"]))
+@click.option("--out", default="out", show_default=True, type=click.Path(path_type=Path), help="Folder of the report.")
+@json_option
+@config_option
+@debug_option
+@click.pass_context
+def race(context: click.Context, /, more_names: tuple[str, ...], as_json: bool, **options: Any) -> int:
+    """Race solvers side by side, at equal passes and at equal seconds; write report.html and report.json.
+
+    Every solver starts from the same fresh networks. Step sizes are chosen on held-back training data.
+    """
+    from whydeep import terminal
+    from whydeep.core.record import check_folder
+    from whydeep.racing import SOLVERS, STARTS
+    from whydeep.racing import race as run
+
+    # Names that follow an option arrive here, whichever it was; no solver is called like a start.
+    if more_names and not options["solvers"] and not options["starts"]:
+        raise click.UsageError(f"unexpected argument {more_names[0]!r}; names follow --solvers or --starts")
+    solvers = options["solvers"] + tuple(name for name in more_names if name not in STARTS)
+    starts = options["starts"] + tuple(name for name in more_names if name in STARTS)
+    context.params |= {"solvers": solvers, "starts": starts}
+    out: Path = options["out"]
+    check_folder(out)  # before any work is done
+    with terminal.watching(quiet=as_json) as watch:
+        case = case_of(options)
+        result = run(
+            case.model,
+            case.train,
+            case.test,
+            solvers=solvers or SOLVERS,
+            loss=case.loss,
+            starts=starts or STARTS,
+            seeds=options["seeds"],
+            passes=options["passes"],
+            budget=options["budget"],
+            generator=case.generator,
+            device=case.device,
+            config=resolved(context, case, ()),
+            tell=watch,
+        )
+    page = result.save(out)
+    if as_json:
+        click.echo(json.dumps(result.record.to_json()))
+    else:
+        terminal.summarise(result.record, page)
+    return 130 if watch.interrupted else 0
 
 
 @cli.command()

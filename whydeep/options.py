@@ -79,25 +79,48 @@ config_option = click.option(
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of a failure.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
 seed_option = click.option("--seed", default=0, show_default=True, help="Same seed, same numbers (but seconds).")
-problem_options = _together(
-    click.option("--data", default="digits", show_default=True, metavar="SPEC", help="digits, photos[?..], "
-                 "mnist:DIR, idx:DIR, csv:FILE?target=.., parquet:FILE?target=.., npz:FILE, folder:DIR, cifar10:DIR, "
-                 "openml:NAME, synthetic:NAME?n=.."),
-    click.option("--model", default="mlp:100,100", show_default=True, metavar="NAME|FILE.py:OBJECT",
-                 help="linear, mlp:WIDTHS[?activation=..&init=..&gain=..], cnn[:CHANNELS], or a callable or module of "
-                 "your own. The Python file is executed."),
-    click.option("--weights", type=click.Path(path_type=Path), help="A trained state: safetensors, or a state dict "
-                 "(read with weights_only)."),
+data_option = click.option(
+    "--data", default="digits", show_default=True, metavar="SPEC", help="digits, photos[?..], "
+    "mnist:DIR, idx:DIR, csv:FILE?target=.., parquet:FILE?target=.., npz:FILE, folder:DIR, cifar10:DIR, "
+    "openml:NAME, synthetic:NAME?n=..")  # fmt: skip
+model_option = click.option(
+    "--model", default="mlp:100,100", show_default=True, metavar="NAME|FILE.py:OBJECT",
+    help="linear, mlp:WIDTHS[?activation=..&init=..&gain=..], cnn[:CHANNELS], or a callable or module of "
+    "your own. The Python file is executed.")  # fmt: skip
+weights_option = click.option(
+    "--weights", type=click.Path(path_type=Path), help="A trained state: safetensors, or a state dict "
+    "(read with weights_only).")  # fmt: skip
+normalise_options = _together(
     click.option("--mean", type=Floats(), help="The network expects (x - mean) / std: values, one a channel or one."),
     click.option("--std", type=Floats(), help="See --mean."),
-    click.option("--bounds", type=float, nargs=2, metavar="LOW HIGH", help="Range of the inputs, for attacks."),
-    click.option("--loss", type=click.Choice(["cross_entropy", "squared", "hinge"]), help="cross_entropy for classes, "
-                 "squared for regression unless given."),
-    click.option("--solver", metavar="NAME[?key=value&..]", help="adam, sgd, sgld, admm, "
-                 "stochastic_admm, bcd and others; trains a given module."),
-    click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda", "mps"])),
+)
+bounds_option = click.option(
+    "--bounds", type=float, nargs=2, metavar="LOW HIGH", help="Range of the inputs, for attacks."
+)
+loss_option = click.option(
+    "--loss", type=click.Choice(["cross_entropy", "squared", "hinge"]), help="cross_entropy for classes, "
+    "squared for regression unless given.")  # fmt: skip
+solver_option = click.option(
+    "--solver", metavar="NAME[?key=value&..]", help="adam, sgd, sgld, admm, stochastic_admm, bcd and others; trains a "
+    "given module.")  # fmt: skip
+device_option = click.option(
+    "--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda", "mps"])
+)
+problem_options = _together(
+    data_option,
+    model_option,
+    weights_option,
+    normalise_options,
+    bounds_option,
+    loss_option,
+    solver_option,
+    device_option,
     seed_option,
-)  # fmt: skip
+)
+"""What a command takes that works on one network, trained or to be trained."""
+
+fresh_options = _together(data_option, model_option, normalise_options, loss_option, device_option, seed_option)
+"""What a command takes that trains fresh networks only."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +156,17 @@ class Case:
 
 
 def case_of(options: Mapping[str, Any]) -> Case:
-    """Turn the options into a network, data and a solver; raises `InputError` with the remedy."""
+    """Turn the options into a network, data and a solver; raises `InputError` with the remedy.
+
+    A command without --weights, --bounds or --solver goes without them.
+    """
     import torch
 
     from whydeep import data
     from whydeep.core.errors import InputError
     from whydeep.optimization.named import by_name
 
+    options = {"weights": None, "bounds": None, "solver": None, **options}
     seed: int = options["seed"]
     train, test = data.load(options["data"], seed=seed)
     if options.get("heldout") is not None:
@@ -209,18 +236,20 @@ def resolved(context: click.Context, case: Case, only: tuple[str, ...]) -> dict[
     words = ["whydeep", context.info_name or ""]
     for parameter in context.command.params:
         name = parameter.name or ""
-        if name in ("only", "more_only", "out", "as_json") or context.get_parameter_source(name) in (
-            ParameterSource.DEFAULT,
-            None,
+        if (
+            isinstance(parameter, click.Argument)
+            or name in ("only", "out", "as_json")
+            or context.get_parameter_source(name)
+            in (
+                ParameterSource.DEFAULT,
+                None,
+            )
         ):
             continue
         value = context.params.get(name)
-        if value is None or not parameter.opts:
+        if value is None:
             continue
-        texts = [",".join(f"{v:g}" for v in value)] if name in ("mean", "std") else (
-            [f"{v:g}" for v in value] if name == "bounds" else [str(value)]
-        )  # fmt: skip
-        words += [parameter.opts[0], *texts]
+        words += [parameter.opts[0], *_texts(name, value)]
     setup, arguments = _python(case.options, case.loss)
     options = {k: v for k, v in case.options.items() if k not in ("only", "out")}
     return dict(plain(options)) | {
@@ -232,6 +261,15 @@ def resolved(context: click.Context, case: Case, only: tuple[str, ...]) -> dict[
         "python": setup,
         "arguments": arguments,
     }
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    """Return the words of an option's value as they stand on the command line."""
+    if name in ("mean", "std"):
+        return [",".join(f"{v:g}" for v in value)]
+    if name == "bounds":
+        return [f"{v:g}" for v in value]
+    return [str(v) for v in value] if isinstance(value, tuple) else [str(value)]
 
 
 def _python(options: Mapping[str, Any], loss: str) -> tuple[str, str]:

@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from whydeep.core.claim import Claim, Finding
-from whydeep.core.numbers import interval
+from whydeep.core.evaluation import errors
+from whydeep.core.numbers import interval, percent
 from whydeep.core.problem import Problem
 from whydeep.core.record import NOT_RUN, Record
 from whydeep.core.training import Progress as Step
@@ -66,7 +67,7 @@ class Watch:
         """Handle Ctrl-C."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self.interrupted = True
-        if self._phase != "training":
+        if not self._phase.startswith(("training", "choosing", "equal")):  # of `examine`, and the runs of a race
             raise KeyboardInterrupt
         sys.stderr.write("\nfinishing this step, then writing what there is; Ctrl-C again stops at once\n")
 
@@ -111,11 +112,14 @@ def summarise(record: Record, page: Path) -> None:
 
 
 def training(result: Training, trained: Problem, out: Path) -> None:
-    """Print how a training ended."""
+    """Print how a training ended: risk, and for classes the error, on training and test data."""
     outcome = result.outcome
-    line = f"{outcome.status.value}: {outcome.reason}; {result.seconds:.1f} s; risk {trained.risk():.4g} on training"
-    if trained.test is not None:
-        line += f", {trained.risk(trained.test):.4g} on test data"
+    sets = {"training": trained.train} | ({} if trained.test is None else {"test": trained.test})
+    risks = ", ".join(f"{trained.risk(data):.4g} on {name}" for name, data in sets.items())
+    line = f"{outcome.status.value}: {outcome.reason}; {result.seconds:.1f} s; risk {risks} data"
+    if trained.train.classes is not None:
+        wrong = {name: float(errors(trained.model, data).double().mean()) for name, data in sets.items()}
+        line += f"; error {', '.join(f'{percent(value)} on {name}' for name, value in wrong.items())} data"
     sys.stdout.write(f"{line}\nweights: {out / 'weights.safetensors'}\n")
 
 
