@@ -27,7 +27,7 @@ from whydeep.data.accept import as_data
 from whydeep.examination import environment
 from whydeep.networks.summary import summary
 from whydeep.optimization import standing as standings
-from whydeep.optimization.comparison import GRIDS, MOST, Comparison, Start, Tell, compare, corrected, entry
+from whydeep.optimization.comparison import GRIDS, MOST, WORDS, Comparison, Start, Tell, compare, corrected, entry
 
 STARTS = ("default", "corrected")
 SOLVERS = ("admm", "adam", "sgd")
@@ -186,9 +186,11 @@ def _question(
         return Question((), failed, tuple(missing))
     classes = test.classes is not None
     observation, answer = _seen(comparison, len(test), classes, settled)
+    raced = {run.solver.partition("?")[0] for run in comparison.runs}
     grids = "; ".join(
-        f"{name}: " + ", ".join(f"{key} in {{{', '.join(map(str, values))}}}" for key, values in grid.items())
+        f"{name}: " + ", ".join(f"{WORDS.get(key, key)} {', '.join(map(str, tried))}" for key, tried in grid.items())
         for name, grid in GRIDS.items()
+        if name in raced
     )
     section = Section(
         instrument="race",
@@ -201,8 +203,9 @@ def _question(
         "(Student, jointly 95 % over all pairs, the spread at least one test sample) lies above 0, else they are "
         "level; the verdict is that at equal seconds",
         caveat="what fits into equal seconds depends on the machine and its load, so a seed does not repeat it; "
-        f"intervals cover the seeds, not the choice of data and network; the settings tried are few ({grids}), and "
-        f"a solver makes at most {MOST} times the passes at equal seconds",
+        "intervals cover the seeds, not the choice of data and network; "
+        f"the settings tried are few ({grids or 'none'}), "
+        f"and a solver makes at most {MOST} times the passes at equal seconds",
         answer=answer,
         observation=observation,
         command=str(called["command"]),

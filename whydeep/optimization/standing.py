@@ -13,7 +13,7 @@ from scipy import stats
 
 from whydeep.core.exhibit import Cell, Curve, Line, Table
 from whydeep.core.measurement import Measurement, mean
-from whydeep.core.numbers import percent, plain
+from whydeep.core.numbers import interval, percent, plain
 
 from .comparison import Comparison, Run
 
@@ -111,19 +111,15 @@ def sentence(seen: Standing, equal: str, amount: str, *, classes: bool) -> str:
     if not seen.order:
         return f"No solver finished a run at equal {equal}."
     value = percent if classes else plain
-    what = "error" if classes else "risk"
-    scores = _list([f"{solver} {value(seen.scores[solver].value)}" for solver in seen.order])
-    text = f"Test {what} at equal {equal} ({amount}), each from its better start: {scores}"
+    listed = _list([f"{solver} {value(seen.scores[solver].value)}" for solver in seen.order])
+    text = f"Test {'error' if classes else 'risk'} at equal {equal} ({amount}): {listed}"
     if not seen.leads:
         return f"{text}."
     rival, lead = next(iter(seen.leads.items()))
     if math.isinf(lead.high):
         return f"{text}; one seed cannot tell them apart."
-    factor, mark = (100, " points") if classes else (1, "")
-    by = f"{plain(factor * lead.value, 2)} ± {plain(factor * (lead.high - lead.value), 2)}{mark}"
-    if lead.low > 0:
-        return f"{text}; {seen.order[0]} is ahead of {rival} by {by}."
-    return f"{text}; {seen.order[0]} and {rival} are level (they differ by {by})."
+    by = interval(lead.value, lead.low, lead.high, lead.unit)
+    return f"{text}; {seen.order[0]} over {rival}: {by}{'' if lead.low > 0 else ', which is level'}."
 
 
 def scores(comparison: Comparison, *, classes: bool) -> Curve:
