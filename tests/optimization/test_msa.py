@@ -67,6 +67,16 @@ def test_emsa_trains_a_convolutional_network_in_evaluation_mode(solver: EMSA) ->
     assert all(module.training for module in training.model.modules())
 
 
+def test_emsa_trains_a_transformer() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        model = nn.Sequential(nn.Linear(4, 8), block, nn.Flatten(), nn.Linear(24, 3))
+    x = torch.randn(30, 3, 4, generator=seeded())
+    history = EMSA(epochs=2).train(Problem(model, Data(x, torch.arange(30) % 3, classes=3))).history
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
+
+
 def test_msa_goes_to_the_maximum_of_a_linear_layer() -> None:
     # One linear layer, squared loss: H is linear in theta, so H - ridge/2 theta^2 has its maximum at
     # theta = 1/ridge 1/n sum p (x, 1), p = y - output. Two samples x = 1, -1, y = (2, 0), start 0:

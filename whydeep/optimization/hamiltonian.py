@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from whydeep.core.errors import InputError
 from whydeep.core.loss import PerSample
@@ -175,7 +176,8 @@ def maximise(
             one.grad = slope.contiguous()  # L-BFGS takes views, and twice differentiated convolutions have none
         return float(value.detach())
 
-    with torch.enable_grad():
+    # The fused kernels of attention have no second derivative; the plain one has.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         start = float(search.step(closure))  # type: ignore[no-untyped-call]
         rise = start - float(-extended_hamiltonian(layers, path, index, rho=rho, ridge=ridge).detach())
     for value in control:
