@@ -6,6 +6,8 @@ from .bcd import BCD as BCD
 from .gradient_flow import dense_layers as dense_layers
 from .gradient_flow import gradient_norms as gradient_norms
 from .gradient_flow import mean_field as mean_field
+from .msa import EMSA as EMSA
+from .msa import MSA as MSA
 from .named import automatic as automatic
 from .named import by_name as by_name
 from .sgld import SGLD as SGLD

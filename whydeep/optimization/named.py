@@ -18,6 +18,7 @@ from .admm import ADMM
 from .backprop import Backprop
 from .bcd import BCD
 from .chain import Chain
+from .msa import EMSA, MSA
 from .sgld import SGLD
 from .stochastic_admm import StochasticADMM
 
@@ -46,6 +47,8 @@ FAMILY: dict[str, Callable[[int], Solver]] = {
     "adam": _backprop(torch.optim.Adam, 1e-3, "cosine"),
     "admm": lambda samples: ADMM(),
     "bcd": lambda samples: BCD(),
+    "emsa": lambda samples: EMSA(),
+    "msa": lambda samples: MSA(),
     "sgd": _backprop(torch.optim.SGD, 0.05, "cosine", momentum=0.9),
     # Temperature 1e-4 per mean loss: the noise of a step of 0.05 is then sd 0.003 an entry.
     "sgld": _backprop(SGLD, 0.05, "constant", beta=1e4),
