@@ -114,19 +114,19 @@ class _Watched:
     held: Data | None
 
     def measure(self, weights: Weights) -> dict[str, float]:
-        values = {"loss": self._risk(weights, self.train)}
+        output = self._outputs(weights, self.train)
+        values = {"loss": self._risk(output, self.train)}
         if self.problem.train.classes is not None:
-            wrong = self._outputs(weights, self.train).argmax(1) != self.train.targets
-            values["error"] = float(wrong.double().mean())
+            values["error"] = float((output.argmax(1) != self.train.targets).double().mean())
         if self.held is not None:
-            values["validation"] = self._risk(weights, self.held)
+            values["validation"] = self._risk(self._outputs(weights, self.held), self.held)
         return values
 
     def _outputs(self, weights: Weights, data: Data) -> Tensor:
         return self.chain.outputs(weights, self.chain.rows(data, weights[0].dtype))
 
-    def _risk(self, weights: Weights, data: Data) -> float:
-        return float(self.problem.per_sample(self._outputs(weights, data), data.targets).double().mean())
+    def _risk(self, output: Tensor, data: Data) -> float:
+        return float(self.problem.per_sample(output, data.targets).double().mean())
 
 
 @dataclass
