@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from whydeep.core.data import Data
 from whydeep.core.errors import InputError
-from whydeep.core.evaluation import errors
-from whydeep.core.exhibit import Curve, Line, Table
+from whydeep.core.exhibit import Curve, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact, proportion
 from whydeep.core.numbers import percent
-from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, spawn
-from whydeep.core.training import Training
-from whydeep.networks.mlp import initialise, mlp
+from whydeep.networks.mlp import mlp
 from whydeep.optimization.admm import ADMM
 from whydeep.optimization.backprop import Backprop
 from whydeep.optimization.chain import Chain
-from whydeep.optimization.proximal import output_loss
+from whydeep.optimization.comparison import HELD_BACK, Candidate, Entry, Run, Start, compare, corrected
+from whydeep.optimization.standing import progress
 
 STARTS = ("default start", "corrected start")
 SOLVERS = ("ADMM", "Adam")
@@ -33,29 +28,8 @@ SOLVERS = ("ADMM", "Adam")
 DIFFERENCE = 0.02
 RATES = (1e-3, 3e-3)
 WIDTH = 100
+DEEP = 8  # layers: from here on the looser step constant of ADMM is the steadier
 AT_SECONDS = "training error at equal seconds"
-GAINS = {"sigmoid": 4.0, "tanh": 1.0}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of one solver from one start; `setting` says what was chosen for it."""
-
-    solver: str
-    start: str
-    setting: str
-    training: Training
-    test: Measurement
-
-    @property
-    def label(self) -> str:
-        """Solver and start."""
-        return f"{self.solver}, {self.start}"
-
-    def error_at(self, seconds: float) -> float:
-        """Return the training error at that time, between the two passes around it by linear interpolation."""
-        history = self.training.history
-        return float(np.interp(seconds, history["seconds"].numpy(), history["error"].numpy()))
 
 
 def applies(subject: Subject) -> str | None:
@@ -70,7 +44,7 @@ def applies(subject: Subject) -> str | None:
 
 
 def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observation:
-    """Train the panel network, and the subject's own where ADMM can, by both solvers from both starts."""
+    """Train the panel network, and the subject's own where it is a chain, by both solvers from both starts."""
     train = subject.problem.train.subsample(budget["samples"], generator).in_memory()
     test = subject.problem.test
     assert test is not None
@@ -79,20 +53,19 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
     device, dtype = train.x.device, train.x.dtype
     widths = (math.prod(train.input_shape), *[WIDTH] * budget["hidden_layers"], train.classes)
 
-    def panel(start: str, stream: torch.Generator) -> nn.Module:
+    def panel(stream: torch.Generator) -> nn.Module:
         with global_seed(stream):
-            if start == STARTS[0]:
-                made = mlp(widths, activation="sigmoid")
-            else:
-                made = mlp(widths, activation="sigmoid", init="xavier", gain=GAINS["sigmoid"])
-        return made.to(device, dtype)
+            return mlp(widths, activation="sigmoid").to(device, dtype)
 
+    starts = (Start(STARTS[0], panel), Start(STARTS[1], lambda stream: corrected(panel(stream), stream)))
     # The lecture's squared loss for ADMM and the cross-entropy, the better one for it, for Adam: errors are compared.
-    losses = {"ADMM": "squared", "Adam": "cross_entropy"}
-    runs = list(_runs(panel, lambda solver: (losses[solver], train, test), "published", budget, generator))
+    entries = _entries(budget, "published", {"ADMM": "squared", "Adam": "cross_entropy"})
+    loss = subject.problem.per_sample
+    options = {"train": train, "test": test, "loss": loss, "seeds": 1, "equal_seconds": False}
+    runs = compare(entries, starts, **options, generator=spawn(generator)).runs  # type: ignore[arg-type]  # of options
     name = f"{budget['hidden_layers']} sigmoid layers"
     guess = 1 - float(torch.bincount(train.targets).max()) / len(train)
-    measurements = _measure(runs, "")
+    measurements = _measure(runs, len(test), "")
     measurements += [
         exact(f"equal seconds, {start}", seconds, unit="seconds", method="the shorter of the two runs")
         for start, seconds in _equal_seconds(runs).items()
@@ -102,142 +75,99 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         exact("hidden layers of the panel", budget["hidden_layers"]),
     ]
     why_not = _why_not(subject)
+    own: tuple[Run, ...] = ()
+    if not why_not:
+        constant = "published" if len(Chain.of(subject.problem.model).layers) > DEEP else "exact"
+        starts = (Start(STARTS[0], subject.fresh), Start(STARTS[1], lambda s: corrected(subject.fresh(s), s)))
+        found = compare(_entries(budget, constant, {}), starts, **options, generator=spawn(generator))  # type: ignore[arg-type]  # of options
+        own = found.runs if not found.refused else ()
+        why_not = "".join(_unrepeated(reason) for reason in found.refused.values())
     exhibits = [_curve(runs, name)]
-    tables = [_table(runs, name, why_not or "")]
-    if why_not is None:
-        own = list(_own_runs(subject, train, test, budget, generator))
-        measurements += _measure(own, "own network, ")
+    tables = [_table(runs, len(test), name, why_not)]
+    if own:
+        measurements += _measure(own, len(test), "own network, ")
         exhibits.append(_curve(own, "the network examined"))
-        tables.append(_table(own, "the network examined", ""))
+        tables.append(_table(own, len(test), "the network examined", ""))
     return Observation(tuple(measurements), (*exhibits, *tables))
 
 
-def _runs(
-    network: Callable[[str, torch.Generator], nn.Module],
-    setting: Callable[[str], tuple[object, Data, Data]],
-    constant: str,
-    budget: Budget,
-    generator: torch.Generator,
-) -> Iterator[Run]:
-    for start in STARTS:
-        model, seed = network(start, spawn(generator)), spawn(generator).initial_seed()
-
-        def problem(solver: str, model: nn.Module = model) -> Problem:
-            loss, train, test = setting(solver)
-            return Problem(model, train, test, loss=loss)  # type: ignore[arg-type]  # a name or the subject's own loss
-
-        def stream(seed: int = seed) -> torch.Generator:
-            return torch.Generator().manual_seed(seed)
-
-        admm = ADMM(sweeps=budget["sweeps"], constant=constant, validation=0.1)
-        chosen = f"{constant} step constant"
-        yield _finished("ADMM", start, chosen, admm.train(problem("ADMM"), generator=stream()), problem)
-        # A short run by each step size; the one with the least validation risk then runs in full.
-        risks = {
-            rate: _least(adam(rate, budget["pilot_epochs"]).train(problem("Adam"), generator=stream()))
-            for rate in RATES
-        }
-        rate = min(risks, key=lambda one: risks[one])
-        training = adam(rate, budget["epochs"]).train(problem("Adam"), generator=stream())
-        yield _finished("Adam", start, f"step size {rate:g}", training, problem)
+def _entries(budget: Budget, constant: str, losses: dict[str, str]) -> tuple[Entry, Entry]:
+    solver = ADMM(sweeps=budget["sweeps"], constant=constant, validation=HELD_BACK)
+    # A short run by each step size; the one with the least validation risk then runs in full.
+    rates = (
+        Candidate(f"step size {rate:g}", adam(rate, budget["epochs"]), adam(rate, budget["pilot_epochs"]))
+        for rate in RATES
+    )
+    return (
+        Entry("ADMM", (Candidate(f"{constant} step constant", solver),), losses.get("ADMM")),
+        Entry("Adam", tuple(rates), losses.get("Adam")),
+    )
 
 
 def adam(rate: float, epochs: int) -> Backprop:
     """Return the back-propagation that ADMM is compared with."""
-    return Backprop(torch.optim.Adam, lr=rate, epochs=epochs, batch_size=64, validation=0.1)
+    return Backprop(torch.optim.Adam, lr=rate, epochs=epochs, batch_size=64, validation=HELD_BACK)
 
 
-def _least(training: Training) -> float:
-    risks = training.history.get("validation")
-    return math.inf if risks is None else float(risks.min())
-
-
-def _finished(solver: str, start: str, setting: str, training: Training, problem: Callable[[str], Problem]) -> Run:
-    test = problem(solver).test
-    assert test is not None
-    wrong = int(errors(training.model, test).sum())
-    return Run(solver, start, setting, training, proportion(f"test error: {solver}, {start}", wrong, len(test)))
-
-
-def _why_not(subject: Subject) -> str | None:
-    """Return why the subject's own network is not trained by both solvers, too, or None where it is."""
+def _why_not(subject: Subject) -> str:
+    """Return why the subject's own network is not trained by both solvers, too, or "" where it is."""
     if subject.factory is None:
-        return "Not repeated on the network examined: only an instance was given, so there is no fresh start."
+        return _unrepeated("only an instance was given, so there is no fresh start")
     try:
-        chain = Chain.of(subject.problem.model)
-        output_loss(subject.problem)
+        corrected(subject.problem.model, torch.Generator())
     except InputError as reason:
-        return f"Not repeated on the network examined: {reason.reason}."
-    names = {layer.activation.name for layer in chain.layers[:-1]}
-    if not names or not names <= set(GAINS):
-        return "Not repeated on the network examined: its hidden layers are not all sigmoid or tanh."
-    return None
+        return _unrepeated(reason.reason)
+    return ""
 
 
-def _own_runs(subject: Subject, train: Data, test: Data, budget: Budget, generator: torch.Generator) -> Iterator[Run]:
-    def network(start: str, stream: torch.Generator) -> nn.Module:
-        model = copy.deepcopy(subject.fresh(stream))
-        if start == STARTS[1]:
-            layers = Chain.of(model).layers
-            for index, layer in enumerate(layers):
-                gain = GAINS[layer.activation.name] if index + 1 < len(layers) else 1.0
-                initialise(layer.linear, "xavier", gain, stream)
-        return model
-
-    deep = len(Chain.of(subject.problem.model).layers) > 8
-    constant = "published" if deep else "exact"
-    yield from _runs(network, lambda solver: (subject.problem.loss, train, test), constant, budget, generator)
+def _unrepeated(reason: str) -> str:
+    return f"Not repeated on the network examined: {reason}."
 
 
-def _equal_seconds(runs: list[Run]) -> dict[str, float]:
+def _label(one: Run) -> str:
+    return f"{one.solver}, {one.start}"
+
+
+def _equal_seconds(runs: Sequence[Run]) -> dict[str, float]:
     """Return for each start the time that both solvers have had: that of the shorter run."""
-    return {start: min(one.training.seconds for one in runs if one.start == start) for start in STARTS}
+    return {start: min(one.seconds for one in runs if one.start == start) for start in STARTS}
 
 
-def _measure(runs: list[Run], prefix: str) -> list[Measurement]:
+def _tested(one: Run, samples: int) -> Measurement:
+    return proportion(f"test error: {_label(one)}", round(one.score * samples), samples)
+
+
+def _measure(runs: Sequence[Run], samples: int, prefix: str) -> list[Measurement]:
     found, seconds = [], _equal_seconds(runs)
     for one in runs:
         method = f"{one.setting}, at {seconds[one.start]:.2g} s"
-        value = one.error_at(seconds[one.start])
-        found.append(exact(f"{prefix}{AT_SECONDS}: {one.label}", value, unit="fraction", method=method))
-    found += [replace(one.test, name=f"{prefix}{one.test.name}") for one in runs]
-    return found
+        value = one.at(seconds[one.start])
+        found.append(exact(f"{prefix}{AT_SECONDS}: {_label(one)}", value, unit="fraction", method=method))
+    tests = [_tested(one, samples) for one in runs]
+    return found + [replace(one, name=f"{prefix}{one.name}") for one in tests]
 
 
-def _curve(runs: list[Run], name: str) -> Curve:
-    lines, seconds = [], _equal_seconds(runs)
+def _curve(runs: Sequence[Run], name: str) -> Curve:
+    return progress({_label(one): [one] for one in runs}, "seconds", f"Training on {name}")
+
+
+def _table(runs: Sequence[Run], samples: int, name: str, note: str) -> Table:
+    seconds, rows = _equal_seconds(runs), []
     for one in runs:
-        history = one.training.history
-        lines.append(Line(one.label, history["seconds"].tolist(), (100 * history["error"]).tolist()))
-    ends = "; ".join(
-        f"{one.label} {percent(one.error_at(seconds[one.start]))} at {seconds[one.start]:.2g} s" for one in runs
-    )
-    return Curve(
-        title=f"Training on {name}",
-        x_label="seconds of training",
-        y_label="training error (%)",
-        lines=tuple(lines),
-        alt=f"Training error against seconds on {name}: {ends}.",
-    )
-
-
-def _table(runs: list[Run], name: str, note: str) -> Table:
-    seconds = _equal_seconds(runs)
-    rows = tuple(
-        (
-            run.solver,
-            run.start,
-            run.setting,
-            len(run.training.history["error"]) - 1,
-            round(run.training.seconds, 2),
-            round(seconds[run.start], 2),
-            round(100 * run.error_at(seconds[run.start]), 1),
-            round(100 * run.test.value, 1),
-            f"{100 * run.test.low:.1f} to {100 * run.test.high:.1f}",
-            run.training.outcome.reason,
+        test = _tested(one, samples)
+        row = (
+            one.solver,
+            one.start,
+            one.setting,
+            one.passes,
+            round(one.seconds, 2),
+            round(seconds[one.start], 2),
+            round(100 * one.at(seconds[one.start]), 1),
+            round(100 * test.value, 1),
+            f"{100 * test.low:.1f} to {100 * test.high:.1f}",
+            one.outcome.reason,
         )
-        for run in runs
-    )
+        rows.append(row)
     columns = (
         "solver",
         "start",
@@ -250,7 +180,7 @@ def _table(runs: list[Run], name: str, note: str) -> Table:
         "95 % interval",
         "ended",
     )
-    return Table(f"Both solvers on {name}", columns, rows, note)
+    return Table(f"Both solvers on {name}", columns, tuple(rows), note)
 
 
 def _errors(observation: Observation) -> dict[tuple[str, str], float]:
@@ -299,7 +229,7 @@ instrument = Instrument(
     ),
     caveat=(
         "One run each; numbers at equal seconds depend on the machine and its load, so a seed does not repeat them; "
-        "the corrected start (Xavier, gain 4 for sigmoid) is what a "
+        "the corrected start (Xavier, gain 4 for sigmoid, He for ReLU) is what a "
         "careful user of Adam takes, so the default start alone says little."
     ),
     rank=3,
