@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,3 +142,25 @@ def test_the_command_line_refuses_what_does_not_fit(whydeep, tmp_path: Path) -> 
     done = whydeep("race", "--model", "net.py:net")
     assert (done.code, "one instance was given" in done.err) == (2, True)
     assert whydeep("race", "--weights", "w").code == 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_finishes_the_step_and_writes_what_there_is(tmp_path: Path) -> None:
+    words = "race --model mlp:20?activation=sigmoid --solvers adam?lr=0.01 sgd?lr=0.1 --starts default --passes 50"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "whydeep", *words.split(), "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stderr is not None
+    while "seed 2" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    question = json.loads((tmp_path / "report.json").read_text())["questions"]["optimization"]
+    assert question["failed"][0]["reason"].startswith("interrupted after")
+    assert len(question["sections"]) == 1
