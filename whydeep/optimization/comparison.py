@@ -332,7 +332,7 @@ class _Comparing:
 
     def _score(self, one: Entry, model: nn.Module) -> float:
         if self.test.classes is not None:
-            return float(errors(model, self.test).double().mean())
+            return int(errors(model, self.test).sum()) / len(self.test)
         return self._problem(one, model).risk(self.test)
 
 
