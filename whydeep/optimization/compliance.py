@@ -1,13 +1,14 @@
-"""What it costs to obey the lecture's convergence theorem: ADMM from compliant parameters down to useful ones."""
+"""How large must ADMM's parameters be for convergence to be seen, and what does the network lose by them?
+
+Between beta = 1 and a small ridge, which one uses, and the smallest values that the lecture's conditions allow, a
+ladder of runs goes the way on a logarithmic scale and reports where each ends.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from whydeep.core.problem import Problem
 
@@ -16,115 +17,89 @@ from .conditions import theorem_conditions
 from .lagrangian import Lagrangian, State, lagrangian_of
 from .majoriser import exact_constant
 
-
-def relative_kkt(lagrangian: Lagrangian, state: State) -> float:
-    """Return the Frobenius norm of all KKT residuals over that of [X, 1, Y], as in the history of `ADMM`."""
-    x, y = state.states[0], lagrangian.targets
-    return lagrangian.residuals(state).norm / math.sqrt(float(x.square().sum()) + len(x) + float(y.square().sum()))
-
-
-def explained(lagrangian: Lagrangian, weights: tuple[Tensor, ...], x: Tensor) -> float:
-    """Return 1 - l(f(X), Y) / l(0, Y): 0 for the network that answers zero to everything, 1 for a perfect one.
-
-    By the squared loss a KKT point has at least 0: with f its outputs, multiplying ridge W_N + (f - Y)'V_{N-1} = 0 by
-    W_N' and taking the trace leaves ridge ||W_N||^2 + ||f||^2 = <f, Y>, hence ||f - Y||^2 <= ||Y||^2 - ||f||^2.
-    """
-    outputs = lagrangian.chain.outputs(weights, x)
-    zero = lagrangian.loss.total(torch.zeros_like(outputs), lagrangian.targets)
-    return 1 - float(lagrangian.loss.total(outputs, lagrangian.targets) / zero)
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
 class Rung:
     """One run of ADMM.
 
-    position: 1 at the compliant parameters, 0 at the useful ones, between them on a straight line in logarithms.
-    kkt: the relative KKT residual of the start and after every sweep. by_layer: the norms of the last one's parts, as
-    `Residuals.by_layer`. explained: as the function, of the last iterate. fault: what broke down, if anything did.
-    converged: the last relative KKT residual is within the tolerance.
+    share: of the way from (1, ridge) to compliance on a logarithmic scale; beta and ridge are what it used.
+    kkt: norm of all KKT residuals at the end over that of [X, Y]; infinite where a step broke down.
+    fit: the squared loss at the end over that of outputs zero: 1 has learnt nothing, 0 fits the data.
+    cap: the largest ||f|| / ||Y|| that any KKT point can have with this ridge, see `conditions`.
+    converged: whether kkt is at most the tolerance asked for.
     """
 
-    position: float
-    betas: tuple[float, ...]
+    share: float
+    beta: tuple[float, ...]
     ridge: float
-    kkt: tuple[float, ...]
-    by_layer: tuple[tuple[float, float, float], ...]
-    explained: float
+    kkt: float
+    fit: float
+    cap: float | None
     converged: bool
-    fault: str = ""
 
 
-@dataclass(frozen=True)
-class Ladder:
-    """Runs from the compliant parameters (first) down to the useful ones (last)."""
+def ladder(
+    problem: Problem,
+    *,
+    shares: Sequence[float] = SHARES,
+    ridge: float = 1e-2,
+    sweeps: int = 200,
+    tolerance: float = 1e-6,
+) -> tuple[Rung, ...]:
+    """Train by ADMM from the network's own weights once for each of `shares` and return how the runs ended.
 
-    rungs: tuple[Rung, ...]
-    sweeps: int
-    tolerance: float
+    beta_i = compliant_i^share and ridge_share = ridge^(1 - share) compliant^share, in the order of `shares`.
+    tolerance: on Rung.kkt; 1e-6 is that of `ADMM`. Computes in float64.
 
-    @property
-    def smallest(self) -> Rung | None:
-        """The run with the smallest parameters that converged, or None."""
-        converged = [rung for rung in self.rungs if rung.converged]
-        return min(converged, key=lambda rung: rung.position) if converged else None
-
-
-def climb(
-    problem: Problem, position: float, *, betas: tuple[float, ...], ridge: float, sweeps: int, tolerance: float
-) -> Rung:
-    """Run ADMM from the model's own weights with these parameters: V from the forward pass, multipliers zero."""
-    lagrangian = lagrangian_of(problem, beta=betas, ridge=ridge)
-    x = lagrangian.chain.rows(problem.train)
-    state = State.feasible(lagrangian.chain, lagrangian.chain.weights(), x)
-    kkt, fault = [relative_kkt(lagrangian, state)], ""
-    for count in range(1, sweeps + 1):
-        try:
-            after = sweep(lagrangian, state, exact_constant)
-        except ArithmeticError as broken:
-            fault = f"{broken} in sweep {count}"
-            break
-        residual = relative_kkt(lagrangian, after)
-        if not math.isfinite(residual):
-            fault = f"the iterate is not finite after sweep {count}"
-            break
-        state = after
-        kkt.append(residual)
-    return Rung(
-        position,
-        betas,
-        ridge,
-        tuple(kkt),
-        lagrangian.residuals(state).by_layer,
-        explained(lagrangian, state.weights, x),
-        converged=not fault and kkt[-1] <= tolerance,
-        fault=fault,
+    Raises `ValueError` when the network has not two hidden layers, or the loss is not the squared one.
+    Cost: `sweeps` sweeps over all samples a share.
+    """
+    if problem.per_sample.name != "squared":
+        raise ValueError(f"the loss is {problem.per_sample.name}; the conditions are for the squared loss")
+    betas, compliant = theorem_conditions(problem).compliant()
+    return tuple(
+        _run(
+            problem,
+            share,
+            tuple(beta**share for beta in betas) if share < 1 else betas,
+            ridge ** (1 - share) * compliant**share if share < 1 else compliant,
+            sweeps,
+            tolerance,
+        )
+        for share in sorted(shares)
     )
 
 
-def smallest_convergent(
-    problem: Problem,
-    *,
-    useful_beta: float = 1.0,
-    useful_ridge: float = 1e-2,
-    rungs: int = 5,
-    sweeps: int = 300,
-    tolerance: float = 1e-6,
-) -> Ladder:
-    """Run ADMM at parameters between the theorem's and useful ones, to see how small they may be and still converge.
+def smallest_convergent(rungs: Sequence[Rung]) -> Rung | None:
+    """Return the least rung from which on every larger one has converged; None where the largest has not."""
+    found = None
+    for rung in sorted(rungs, key=lambda rung: rung.share, reverse=True):
+        if not rung.converged:
+            break
+        found = rung
+    return found
 
-    With t = 1, ..., 0 in equal steps, beta_i = useful^(1-t) compliant_i^t and the ridge alike; every run starts from
-    the model's own weights and makes all its sweeps. That one has not converged says that `sweeps` were too few or that
-    it circles: its `kkt` tells which.
-    Raises `InputError` when the model is no chain, `ValueError` when it has not three layers, for which alone the
-    lecture gives constants, or on rungs < 2. Cost: rungs x sweeps sweeps, and three products a layer for each residual.
-    """
-    if rungs < 2:
-        raise ValueError(f"rungs={rungs}; give at least 2, the compliant parameters and the useful ones")
-    betas, ridge = theorem_conditions(problem).compliant()
-    found = []
-    for position in np.linspace(1, 0, rungs).tolist():
-        # x^1 y^0 is x exactly, so the first rung complies to the last digit.
-        chosen = tuple(beta**position * useful_beta ** (1 - position) for beta in betas)
-        weight = ridge**position * useful_ridge ** (1 - position)
-        found.append(climb(problem, position, betas=chosen, ridge=weight, sweeps=sweeps, tolerance=tolerance))
-    return Ladder(tuple(found), sweeps, tolerance)
+
+def _run(problem: Problem, share: float, beta: tuple[float, ...], ridge: float, sweeps: int, tolerance: float) -> Rung:
+    found = theorem_conditions(problem, beta, ridge)
+    lagrangian = lagrangian_of(problem, beta=beta, ridge=ridge)
+    kkt, fit = _end(lagrangian, problem, sweeps, math.hypot(*found.norms))
+    return Rung(share, beta, ridge, kkt, fit, found.cap, kkt <= tolerance)
+
+
+def _end(lagrangian: Lagrangian, problem: Problem, sweeps: int, scale: float) -> tuple[float, float]:
+    chain = lagrangian.chain
+    state = State.feasible(chain, chain.weights(), chain.rows(problem.train))
+    kkt = math.inf
+    try:
+        for _ in range(sweeps):
+            state = sweep(lagrangian, state, exact_constant)
+        kkt = lagrangian.residuals(state).norm / scale
+    except ArithmeticError:
+        pass  # the fit is that of the last iterate
+    outputs = chain.outputs(state.weights, state.states[0])
+    nothing = float(lagrangian.targets.square().sum())
+    fit = float((outputs - lagrangian.targets).square().sum()) / nothing if nothing else 0.0
+    return kkt, fit
