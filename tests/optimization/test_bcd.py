@@ -16,8 +16,6 @@ from whydeep.optimization.chain import Chain
 from whydeep.optimization.proximal import LOSSES, target_rows
 
 ACTIVATIONS = ["identity", "relu", "sigmoid", "silu", "softplus", "tanh"]
-# The slope of the rectifier passes through single precision: 0.01 is off by 2e-10 in the network's outputs.
-SLOPE = pytest.mark.xfail(strict=True, reason="Activation rounds the left slope to single precision")
 CONSTANTS = {"gamma": 0.8, "rho": 1.7, "alpha": 0.6}
 
 
@@ -120,7 +118,7 @@ def test_sweeps_equal_the_published_formulas_written_out_directly():
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
-@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, pytest.param(nn.LeakyReLU, marks=SLOPE)])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.LeakyReLU])
 def test_every_block_minimises_and_lowers_the_objective(activation, loss):
     model = iteration(activation, loss)
     last = len(model.chain.layers) - 1
@@ -172,7 +170,7 @@ def test_monitor_tells_objective_and_gradient(activation):
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
-@pytest.mark.parametrize("activation", [*ACTIVATIONS, pytest.param("leaky_relu", marks=SLOPE)])
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, "leaky_relu"])
 def test_objective_never_increases_and_the_network_learns(activation, loss):
     start = small_problem(activation, dtype=torch.float64)
     problem = Problem(start.model, start.train, start.test, loss=loss)
@@ -188,6 +186,8 @@ def test_objective_never_increases_and_the_network_learns(activation, loss):
     assert "kkt" not in history
 
 
+# With penalties this far apart the objective falls without the network, as the warning says.
+@pytest.mark.filterwarnings("ignore::whydeep.optimization.alternating.SurrogateWarning")
 @pytest.mark.parametrize("gamma", [1e-3, 1e3])
 @pytest.mark.parametrize("rho", [1e-3, 1e3])
 def test_objective_never_increases_at_extreme_penalties(gamma, rho):
@@ -227,7 +227,6 @@ def test_single_precision_states_follow_double():
     assert not torch.equal(single, double)
 
 
-@pytest.mark.xfail(strict=True, reason="the warning asks that the loss of the network does not fall at all")
 def test_a_surrogate_that_falls_alone_is_warned_of():
     # Ten layers from tiny weights: the last layers fit the targets, and nothing of it reaches the network.
     train, _ = digits(300, dtype=torch.float64)
@@ -238,7 +237,7 @@ def test_a_surrogate_that_falls_alone_is_warned_of():
             value.copy_(0.01 * torch.randn(value.shape, generator=generator) if value.ndim == 2 else 0 * value + 0.1)
     with pytest.warns(SurrogateWarning, match="the objective fell"):
         training = BCD(sweeps=20, alpha=1.0).train(Problem(model, train, loss="squared"))
-    assert "own loss did not" in training.outcome.reason
+    assert "own loss only" in training.outcome.reason
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         BCD(sweeps=20).train(small_problem("relu", dtype=torch.float64))

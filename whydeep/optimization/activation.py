@@ -63,7 +63,7 @@ def rectifier(left: float = 0.0) -> Activation:
     """Return ReLU (left = 0) or leaky ReLU: s(u) = u for u > 0, left u otherwise; 0 <= left < 1."""
 
     def value_and_slope(u: Tensor) -> tuple[Tensor, Tensor]:
-        slope = torch.where(u > 0, 1.0, left).to(u.dtype)
+        slope = torch.full_like(u, left).masked_fill_(u > 0, 1.0)
         return u * slope, slope
 
     return Activation("leaky relu" if left else "relu", value_and_slope, left=left)
