@@ -104,14 +104,20 @@ def _unit_shares(
 ) -> Tensor:
     """Return how much of its step every unit takes, (outputs,)."""
     layer, beta, ridge = lagrangian.chain.layers[index], lagrangian.betas[index], lagrangian.ridges[index]
+    # U and its change are linear in the weights: two products, however many shares are tried.
+    through = [
+        (layer.preactivation(weight, v), layer.preactivation(step, v), part.wanted(index, beta))
+        for part, v in ((part, part.states[index]) for part in parts)
+    ]
 
     def value_at(share: Tensor) -> Tensor:
-        row = weight - share.to(weight.dtype)[:, None] * step
+        t = share.to(weight.dtype)
         misfit = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
-        for part in parts:
-            value, _ = layer.activation.value_and_slope(layer.preactivation(row, part.states[index]))
-            misfit += (value - part.wanted(index, beta)).square().sum(0, dtype=torch.float64)
+        for u, change, wanted in through:
+            value, _ = layer.activation.value_and_slope(torch.addcmul(u, change, t, value=-1))
+            misfit += value.sub_(wanted).square_().sum(0, dtype=torch.float64)
         _reduce(options, [misfit], misfit.new_zeros(1))
+        row = weight - t[:, None] * step
         return ridge / 2 * row.square().sum(1, dtype=torch.float64) + beta / 2 * misfit
 
     zero = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
