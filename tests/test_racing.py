@@ -44,6 +44,7 @@ def test_it_races_and_writes_page_and_record(tmp_path: Path) -> None:
         "All runs",
     ]
     assert "Test error at equal seconds" in page.read_text()
+    assert section["exhibits"][-1]["note"].startswith("The runs at equal seconds took")
 
 
 def test_the_printed_python_repeats_what_a_seed_decides(whydeep, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: F811

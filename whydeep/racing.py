@@ -19,7 +19,7 @@ from whydeep.core.exhibit import Exhibit
 from whydeep.core.instrument import Answer, Observation
 from whydeep.core.loss import Loss, PerSample
 from whydeep.core.measurement import exact
-from whydeep.core.numbers import duration
+from whydeep.core.numbers import duration, percent
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, or_default
 from whydeep.core.record import NotDone, Question, Record, Section
@@ -235,9 +235,22 @@ def _seen(
             if any(groups.values()):
                 title = f"From the {start}, over {equal}"
                 exhibits.append(standings.progress(groups, equal, title))
-    exhibits.append(standings.table(comparison, classes=classes))
+    exhibits.append(standings.table(comparison, classes=classes, note=_kept(comparison)))
     said = " ".join(standings.sentence(seen[e], e, amounts[e], classes=classes) for e in equals)
     return Observation(tuple(measurements), tuple(exhibits)), Answer(said, first.verdict, "neutral", headline.name)
+
+
+def _kept(comparison: Comparison) -> str:
+    """Return how well the runs at equal seconds kept to their time: a changing load shows here."""
+    shares = [
+        run.seconds / comparison.time[run.start]
+        for run in comparison.runs
+        if run.equal == "seconds" and comparison.time[run.start] > 0
+    ]
+    if not shares:
+        return ""
+    low, high = percent(min(shares)), f"{100 * max(shares):.0f} %"
+    return f"The runs at equal seconds took {low} to {high} of the time that was meant; a steady machine keeps closer."
 
 
 def _call(
