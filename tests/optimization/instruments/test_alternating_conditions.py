@@ -49,10 +49,10 @@ def test_the_tables_tell_every_condition_and_every_rung(seen):
     for _, _, value, threshold, ratio in found["The lecture's conditions"].rows:
         assert ratio == pytest.approx(value / threshold, rel=0.06)  # two digits
     price = found["The price of compliance"].rows
-    assert [row[0] for row in price] == [1, 0.5, 0]
+    assert [row[0] for row in price] == [0, 0.5, 1]
     ridges = [row[2] for row in price]
     assert ridges[1] == pytest.approx(math.sqrt(ridges[0] * ridges[2]), rel=0.01)
-    assert price[-1][5] == pytest.approx(100 * seen["useful, explained"].value, rel=0.01)
+    assert price[0][5] == pytest.approx(100 * seen["useful, explained"].value, rel=0.01)
     assert len(found["KKT residual by layer"].rows) == 3
 
 

@@ -67,7 +67,7 @@ def test_numbers_repeat_with_the_seed_and_the_smallis_left_alone():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_the_own_smallshows_its_saturation_and_its_updates():
+def test_the_own_network_shows_its_saturation_and_its_updates():
     start = small()
     end = copy.deepcopy(start)
     with torch.no_grad():

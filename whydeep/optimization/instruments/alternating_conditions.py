@@ -15,10 +15,12 @@ from whydeep.core.measurement import Measurement, exact
 from whydeep.core.numbers import percent, plain
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
+from whydeep.core.training import Training
 from whydeep.core.verdict import Assumption, Prediction
 from whydeep.networks.mlp import initialise
 
-from ..compliance import Ladder, Rung, smallest_convergent
+from ..admm import ADMM
+from ..compliance import Rung, ladder, smallest_convergent
 from ..conditions import Conditions, theorem_conditions
 from ..lagrangian import kkt_residuals
 
@@ -50,29 +52,36 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
     train = subject.problem.train.subsample(budget["samples"], spawn(generator)).in_memory()
     problem = Problem(_panel(train, spawn(generator)), train, loss="squared")
     useful = theorem_conditions(problem, USEFUL_BETA, USEFUL_RIDGE)
-    ladder = smallest_convergent(
-        problem,
-        useful_beta=USEFUL_BETA,
-        useful_ridge=USEFUL_RIDGE,
-        rungs=budget["rungs"],
-        sweeps=budget["sweeps"],
-        tolerance=TOLERANCE,
-    )
-    first, last = ladder.rungs[0], ladder.rungs[-1]
-    compliant = theorem_conditions(problem, first.betas, first.ridge)
+    shares = [index / (budget["rungs"] - 1) for index in range(budget["rungs"])]
+    rungs = ladder(problem, shares=shares, ridge=USEFUL_RIDGE, sweeps=budget["sweeps"], tolerance=TOLERANCE)
+    last, first = rungs[0], rungs[-1]
+    compliant = theorem_conditions(problem, first.beta, first.ridge)
+    method = f"{budget['sweeps']} sweeps"
     measurements = [
         exact("conditions that useful parameters meet", sum(one.holds for one in useful.conditions)),
         exact("conditions", len(useful.conditions)),
         exact("useful ridge over what is asked", useful.ridge[0] / first.ridge),
-        *_of_run("compliant", first),
-        *_of_run("useful", last),
+        *_of_run("compliant", first, method),
+        *_of_run("useful", last, method),
     ]
-    smallest = ladder.smallest
+    smallest = smallest_convergent(rungs)
     if smallest is not None:
-        measurements.append(exact("smallest convergent, ridge", smallest.ridge, unit=""))
-        measurements += _of_run("smallest convergent", smallest)
+        measurements.append(exact("smallest convergent, ridge", smallest.ridge))
+        measurements += _of_run("smallest convergent", smallest, method)
+    # The residual sweep by sweep: the same runs again, by the solver.
+    runs = {
+        name: ADMM(sweeps=budget["sweeps"], beta=rung.beta, ridge=rung.ridge, tolerance=0.0, dtype=torch.float64).train(
+            problem
+        )
+        for name, rung in (("compliant", first), ("useful", last))
+    }
     own, shown = _own(subject, train)
-    exhibits: tuple[Exhibit, ...] = (_curve(ladder), _price(ladder), _conditions_table(useful), _by_layer(last))
+    exhibits: tuple[Exhibit, ...] = (
+        _curve(runs),
+        _price(rungs, budget["sweeps"]),
+        _conditions_table(useful),
+        _by_layer(problem.with_model(runs["useful"].model), budget["sweeps"]),
+    )
     return Observation((*measurements, *own), (*exhibits, *shown), (_finding(compliant, first),))
 
 
@@ -90,11 +99,10 @@ def _panel(train: Data, generator: torch.Generator) -> nn.Sequential:
     return nn.Sequential(*modules[:-1]).to(train.x.device, train.x.dtype)
 
 
-def _of_run(name: str, rung: Rung) -> list[Measurement]:
-    method = f"{len(rung.kkt) - 1} sweeps" + (f"; {rung.fault}" if rung.fault else "")
+def _of_run(name: str, rung: Rung, method: str) -> list[Measurement]:
     return [
-        exact(f"{name}, KKT residual", rung.kkt[-1], method=method),
-        exact(f"{name}, explained", rung.explained, unit="fraction", method="1 - loss over that of answering zero"),
+        exact(f"{name}, KKT residual", rung.kkt, method=method),
+        exact(f"{name}, explained", 1 - rung.fit, unit="fraction", method="1 - loss over that of answering zero"),
     ]
 
 
@@ -110,7 +118,7 @@ def _finding(compliant: Conditions, rung: Rung) -> Finding:
         # Nothing better than zero is promised, and at most 1 - (1 - cap)^2 is possible: ||f - Y|| >= (1 - cap) ||Y||.
         # A run that stops short of the KKT point by the tolerance may fall short by as much.
         predicted=Prediction("at least", -TOLERANCE, trivial=0.0, constants={"at most": 1 - (1 - cap) ** 2}),
-        measured=exact("compliant, explained", rung.explained, unit="fraction"),
+        measured=exact("compliant, explained", 1 - rung.fit, unit="fraction"),
         assumptions={"parameters comply": Assumption.CHECKED if compliant.hold else Assumption.BROKEN},
     )
 
@@ -142,43 +150,41 @@ def _own(subject: Subject, train: Data) -> tuple[list[Measurement], list[Exhibit
     return [exact("own network, KKT residual a sample", end.norm / len(train), method="no ridge")], [table]
 
 
-def _curve(ladder: Ladder) -> Curve:
-    shown = {"compliant": ladder.rungs[0], "useful": ladder.rungs[-1]}
-    smallest = ladder.smallest
-    if smallest is not None and smallest not in shown.values():
-        shown["smallest that converged"] = smallest
+def _curve(runs: dict[str, Training]) -> Curve:
+    found = {name: training.history["kkt"].tolist() for name, training in runs.items()}
     lines = [
         # A logarithm has no place for zero.
-        Line(name, list(range(len(rung.kkt))), [value if value > 0 else math.nan for value in rung.kkt])
-        for name, rung in shown.items()
+        Line(name, list(range(len(kkt))), [value if value > 0 else math.nan for value in kkt])
+        for name, kkt in found.items()
     ]
-    ends = "; ".join(f"{name} {plain(rung.kkt[0], 2)} to {plain(rung.kkt[-1], 2)}" for name, rung in shown.items())
+    ends = "; ".join(f"{name} {plain(kkt[0], 2)} to {plain(kkt[-1], 2)}" for name, kkt in found.items())
     return Curve(
         "KKT residual during ADMM",
         "sweeps over the data",
         "KKT residual over the size of the data (log scale)",
         tuple(lines),
-        alt=f"Relative norm of all KKT residuals over {ladder.sweeps} sweeps, by parameters: {ends}.",
+        alt=f"Relative norm of all KKT residuals by sweep, for each choice of parameters from start to end: {ends}.",
         y_log=True,
     )
 
 
-def _price(ladder: Ladder) -> Table:
+def _price(rungs: tuple[Rung, ...], sweeps: int) -> Table:
     columns = ("towards compliance", "beta, layers 1 to 3", "ridge", "KKT residual", "converged", "explained (%)")
     rows = tuple(
         (
-            round(rung.position, 3),
-            ", ".join(f"{beta:.3g}" for beta in rung.betas),
+            round(rung.share, 3),
+            ", ".join(f"{beta:.3g}" for beta in rung.beta),
             float(f"{rung.ridge:.3g}"),
-            float(f"{rung.kkt[-1]:.2g}"),
-            rung.fault or ("yes" if rung.converged else "no"),
-            float(f"{100 * rung.explained:.3g}"),
+            float(f"{rung.kkt:.2g}") if math.isfinite(rung.kkt) else None,
+            "yes" if rung.converged else "no",
+            float(f"{100 * (1 - rung.fit):.3g}"),
         )
-        for rung in ladder.rungs
+        for rung in rungs
     )
     note = (
-        f"Converged: residual at most {ladder.tolerance:g} within {ladder.sweeps} sweeps. Explained: 1 less the loss "
-        "over that of answering zero. From 0 (useful) to 1 (compliant) beta and ridge change by equal factors."
+        f"Converged: residual at most {TOLERANCE:g} after {sweeps} sweeps; none where a step broke down. Explained: 1 "
+        "less the loss over that of answering zero. From 0 (useful) to 1 (compliant) beta and ridge change by equal "
+        "factors."
     )
     return Table("The price of compliance", columns, rows, note)
 
@@ -196,10 +202,14 @@ def _conditions_table(useful: Conditions) -> Table:
     return Table("The lecture's conditions", ("parameter", "at least", "value", "threshold", "ratio"), rows, note)
 
 
-def _by_layer(rung: Rung) -> Table:
-    rows = tuple((index + 1, *(float(f"{norm:.2g}") for norm in norms)) for index, norms in enumerate(rung.by_layer))
-    note = f"Frobenius norms after {len(rung.kkt) - 1} sweeps with useful parameters."
-    return Table("KKT residual by layer", ("layer", "weights", "states", "feasibility"), rows, note)
+def _by_layer(trained: Problem, sweeps: int) -> Table:
+    residuals = kkt_residuals(trained, ridge=USEFUL_RIDGE)
+    rows = tuple((index + 1, float(f"{norms[0]:.2g}")) for index, norms in enumerate(residuals.by_layer))
+    note = (
+        f"Frobenius norm of ridge W + (multipliers x slopes)' V after {sweeps} sweeps with useful parameters, states "
+        "and multipliers taken from the weights: the gradient of the objective, zero at a KKT point."
+    )
+    return Table("KKT residual by layer", ("layer", "weights"), rows, note)
 
 
 def answer(seen: Observation) -> Answer:
