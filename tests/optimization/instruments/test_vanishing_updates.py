@@ -57,7 +57,7 @@ def test_the_table_is_the_measurements_and_the_curves_have_every_layer():
     assert [len(line.x) for curve in curves for line in curve.lines] == [8] * 6
 
 
-def test_numbers_repeat_with_the_seed_and_the_smallis_left_alone():
+def test_numbers_repeat_with_the_seed_and_the_network_is_left_alone():
     network = small()
     before = copy.deepcopy(network.state_dict())
     state = torch.random.get_rng_state()
