@@ -211,8 +211,8 @@ class _Run:
         loss, objective = self.history.get("loss", [0.0]), self.history.get("objective", [0.0])
         if len(loss) <= 10 or not objective[0] > 0 or not loss[0] > 0:
             return outcome
-        # At the forward pass the two are the same but for the penalties, so their relative falls compare: a network that
-        # only learns the best constant output gains a tenth or so of its loss, one that learns gains most of it.
+        # At the forward pass the two are the same but for the penalties, so relative falls compare: a network that only
+        # learns the best constant output gains a tenth or so of its loss, one that learns gains most of it.
         if objective[-1] <= objective[0] / 2 and 1 - min(loss) / loss[0] < (1 - objective[-1] / objective[0]) / 5:
             found = (
                 f"the objective fell from {objective[0]:.3g} to {objective[-1]:.3g}, the network's own loss only "
