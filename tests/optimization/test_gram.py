@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from whydeep.optimization.gram import rounding_shift, steady_factor
+from whydeep.optimization.gram import steady_factor
 
 
 def test_a_positive_definite_matrix_is_factorised_as_it_is():
@@ -27,9 +27,3 @@ def test_zeros_are_factorised_and_what_is_not_finite_is_refused():
     assert bool(steady_factor(torch.zeros(3, 3, dtype=torch.float64), 0.0).isfinite().all())
     with pytest.raises(ArithmeticError, match="not finite"):
         steady_factor(torch.full((2, 2), torch.nan, dtype=torch.float64), 1.0)
-
-
-@pytest.mark.parametrize(("dtype", "eps"), [(torch.float32, 2.0**-23), (torch.float64, 2.0**-52)])
-def test_the_rounding_shift_is_a_tenth_of_the_rounding_of_the_states(dtype, eps):
-    matrix = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
-    assert rounding_shift(matrix, dtype) == pytest.approx(5 * eps / 10, rel=1e-12)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .admm_parts import INNER_CHANGE, INNER_STEPS, Options, Part, alone, curvature, misfit_gradient
-from .gram import rounding_shift, steady_factor
+from .gram import steady_factor
 from .guard import shares
 from .lagrangian import Lagrangian
 from .quadratic_blocks import gram, inputs_product
@@ -45,7 +45,7 @@ def weight_steps(
         beta, ridge = lagrangian.betas[index], lagrangian.ridges[index]
         weight, product = weights[index], products[index]
         hessian = beta * h * (own[index] if index in own else grams[index])
-        lower = steady_factor(hessian, ridge + rounding_shift(hessian, weight.dtype))
+        lower = steady_factor(hessian, ridge)
         for again in range(INNER_STEPS if options.exact else 1):
             if again:
                 product = _product(lagrangian, parts, weight, index)

@@ -18,19 +18,6 @@ def automatic_ridge(samples: int, *, classes: bool) -> float:
     return samples / (1e5 if classes else 1e9)
 
 
-def rounding_shift(matrix: Tensor, dtype: torch.dtype) -> float:
-    """Return eps trace(matrix)/10, eps that of the type in which the states are kept: 1e-8 trace in float32.
-
-    The gradient G'A of a weight step carries rounding of eps |G| |A|. Along directions in which the Gram matrix A'A is
-    less than that, a step with a small ridge would be this rounding magnified. A tenth is what trials on digits at ten
-    layers preferred to one and to none, by little.
-
-    >>> rounding_shift(torch.eye(2).double(), torch.float32) < 1e-7
-    True
-    """
-    return torch.finfo(dtype).eps / 10 * float(matrix.diagonal().sum())
-
-
 def steady_factor(matrix: Tensor, shift: float) -> Tensor:
     """Return the Cholesky factor of matrix + (shift + delta) I, float64, for a positive semidefinite `matrix` (d, d).
 
