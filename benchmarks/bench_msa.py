@@ -7,9 +7,9 @@ linear maps, squared loss; digits is scikit-learn's 1,437 training images by 64-
 
 Every method has the printed grid of one setting. It is chosen by the risk on a tenth of the training data that is held
 back, after the passes of the table, with the first seed; then it trains on all of them from the starts of all seeds.
-The last column is at equal seconds: the best risk that a method has reached when the slowest method's passes are over: those that are
-faster run for as many more passes as that takes (the column before), at the setting chosen. The test figure is of the iterate after the
-equal passes, and is read once. --full takes 20 passes and 3 seeds.
+The last column is at equal seconds: the best risk that a method has reached when the slowest method's passes are over;
+those that are faster run for as many more passes as that takes (the column before), at the setting chosen. The test
+figure is of the iterate after the equal passes, and is read once. --full takes 20 passes and 3 seeds.
 """
 
 from __future__ import annotations
