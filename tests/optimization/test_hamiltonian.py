@@ -200,6 +200,12 @@ def test_it_works_where_gradients_are_off() -> None:
         assert maximise(layers, path, 1, rho=1.0) > 0
 
 
+class Skipping(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = x + super().forward(x)
+        return result
+
+
 class Bare(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -213,6 +219,10 @@ class Bare(nn.Module):
 def test_what_is_no_sequence_of_separate_layers_is_refused() -> None:
     with pytest.raises(InputError, match=r"EMSA trains an nn.Sequential.*Bare"):
         layers_of(Bare(), solver="EMSA")
+    # Its children one after another are not what it computes.
+    with pytest.raises(InputError, match=r"EMSA trains an nn.Sequential.*Skipping"):
+        layers_of(Skipping(nn.Linear(3, 3), nn.Tanh()), solver="EMSA")
+    assert len(layers_of(nn.Sequential(nn.Linear(3, 3), Skipping(nn.Linear(3, 3), nn.Tanh())))) == 2
     with pytest.raises(InputError, match="no trainable parameter"):
         layers_of(nn.Sequential(nn.Tanh()))
     shared = nn.Linear(3, 3)

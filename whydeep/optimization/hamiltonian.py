@@ -51,10 +51,12 @@ def layers_of(model: nn.Module, *, solver: str = "MSA") -> tuple[Layer, ...]:
     So Linear, Tanh is one layer tanh(W x + b), and children without parameters at the front (Flatten) belong to the
     first. A child that is itself an nn.Sequential, or any other module, is one child.
 
-    Raises `InputError`, in the name of `solver`, when the model is no nn.Sequential, when it has nothing to train, or
-    when two layers share a parameter: the Hamiltonian of one would then depend on the other's control.
+    Raises `InputError`, in the name of `solver`, when the model is no nn.Sequential or has its own forward, when it has
+    nothing to train, or when two layers share a parameter: the Hamiltonian of one would then depend on the other's
+    control.
     """
-    if not isinstance(model, nn.Sequential):
+    # A subclass may compute anything from its children, a skip connection for one.
+    if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
         raise InputError(
             f"{solver} trains an nn.Sequential, whose children are its layers, and the model is {type(model).__name__}",
             "wrap its blocks into nn.Sequential, or train it by Backprop",
