@@ -15,7 +15,7 @@ from whydeep.optimization.bcd_three import ThreeSplitting
 from whydeep.optimization.chain import Chain
 from whydeep.optimization.proximal import LOSSES, target_rows
 
-ACTIVATIONS = ["identity", "relu", "sigmoid", "silu", "softplus", "tanh"]
+ACTIVATIONS = ["identity", "leaky_relu", "relu", "sigmoid", "silu", "softplus", "tanh"]
 CONSTANTS = {"gamma": 0.8, "rho": 1.7, "alpha": 0.6}
 
 

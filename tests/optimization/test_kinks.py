@@ -92,7 +92,7 @@ def test_smooth_step_is_stationary_and_never_higher_than_its_start(activation, w
     assert bool((after <= before * (1 + 1e-13)).all())
     s, slope = activation.value_and_slope(u)
     gradient = ((s - a) * slope + weight * (u - b)).abs()
-    # Where the function bends down steps may be short: an entry or two may want more than twelve of them.
+    # Where the function bends down steps may be short: an entry or two may want more than 24 of them.
     assert float((gradient <= 1e-9).double().mean()) >= 0.98
 
 
