@@ -11,7 +11,7 @@ from problems import small_problem
 
 from whydeep.core.problem import Problem
 from whydeep.core.training import Progress, Solver, Status
-from whydeep.optimization import ADMM, BCD, EMSA, MSA, SGLD, Backprop, StochasticADMM
+from whydeep.optimization import ADMM, BCD, DLADMM, EMSA, MSA, SGLD, Backprop, StochasticADMM, TaylorADMM
 
 # Each: a short training, how many passes it makes, and a setting of it that must diverge.
 SOLVERS: dict[str, tuple[Callable[[], Solver], int, Callable[[], Solver] | None]] = {
@@ -29,6 +29,7 @@ SOLVERS: dict[str, tuple[Callable[[], Solver], int, Callable[[], Solver] | None]
     ),
     "admm": (lambda: ADMM(sweeps=3), 3, None),
     "bcd": (lambda: BCD(sweeps=3, alpha=0.1), 3, None),
+    "dladmm": (lambda: DLADMM(sweeps=3), 3, None),
     "emsa": (lambda: EMSA(epochs=3, batch_size=16), 3, None),
     # One iteration of L-BFGS is too short to leave the range where a Hamiltonian tells of the risk.
     "msa": (lambda: MSA(epochs=3, ridge=0.2, inner=1), 3, lambda: MSA(epochs=3, ridge=0.0, inner=50)),
@@ -37,6 +38,8 @@ SOLVERS: dict[str, tuple[Callable[[], Solver], int, Callable[[], Solver] | None]
         3,
         lambda: StochasticADMM(epochs=3, tau=1e300, normed=False),
     ),
+    # Three sweeps from random states do not reach the network yet.
+    "taylor": (lambda: TaylorADMM(sweeps=3, start="forward"), 3, None),
 }
 
 

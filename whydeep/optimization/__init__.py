@@ -3,6 +3,7 @@
 from .admm import ADMM as ADMM
 from .backprop import Backprop as Backprop
 from .bcd import BCD as BCD
+from .dladmm import DLADMM as DLADMM
 from .gradient_flow import dense_layers as dense_layers
 from .gradient_flow import gradient_norms as gradient_norms
 from .gradient_flow import mean_field as mean_field
@@ -12,3 +13,4 @@ from .named import automatic as automatic
 from .named import by_name as by_name
 from .sgld import SGLD as SGLD
 from .stochastic_admm import StochasticADMM as StochasticADMM
+from .taylor import TaylorADMM as TaylorADMM

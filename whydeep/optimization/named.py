@@ -18,9 +18,11 @@ from .admm import ADMM
 from .backprop import Backprop
 from .bcd import BCD
 from .chain import Chain
+from .dladmm import DLADMM
 from .msa import EMSA, MSA
 from .sgld import SGLD
 from .stochastic_admm import StochasticADMM
+from .taylor import TaylorADMM
 
 
 def _passes(samples: int, batch: int, steps: int, most: int = 60) -> int:
@@ -47,12 +49,14 @@ FAMILY: dict[str, Callable[[int], Solver]] = {
     "adam": _backprop(torch.optim.Adam, 1e-3, "cosine"),
     "admm": lambda samples: ADMM(),
     "bcd": lambda samples: BCD(),
+    "dladmm": lambda samples: DLADMM(),
     "emsa": lambda samples: EMSA(),
     "msa": lambda samples: MSA(),
     "sgd": _backprop(torch.optim.SGD, 0.05, "cosine", momentum=0.9),
     # Temperature 1e-4 per mean loss: the noise of a step of 0.05 is then sd 0.003 an entry.
     "sgld": _backprop(SGLD, 0.05, "constant", beta=1e4),
     "stochastic_admm": _stochastic,
+    "taylor": lambda samples: TaylorADMM(),
 }
 """Name -> number of training samples -> the solver with its defaults for so many."""
 
