@@ -146,12 +146,12 @@ def test_ten_sigmoid_layers_leave_chance_from_the_default_start():
         torch.manual_seed(0)
         network = mlp((64, *[100] * 10, 10), activation="sigmoid")
     problem = Problem(network, train, test, loss="squared")
-    training = ADMM(sweeps=80, constant="published", validation=0.1).train(
+    # In double: the path in single precision swings, .80 to .93 of the test set right over a few seeds.
+    training = ADMM(sweeps=80, constant="published", ridge=1e-2, validation=0.1, dtype=torch.float64).train(
         problem, generator=torch.Generator().manual_seed(0)
     )
     assert float(training.history["error"][10]) > 0.85
-    # In single precision .80 to .93 of the test set were right over a few seeds: the path swings. Chance is .1.
-    assert 1 - float(errors(training.model, test).double().mean()) >= 0.75
+    assert 1 - float(errors(training.model, test).double().mean()) >= 0.90
 
 
 def test_regression_with_the_squared_loss():

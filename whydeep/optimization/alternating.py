@@ -80,14 +80,13 @@ def train_in_sweeps(
     begin: Callable[[Chain, Data], Iteration],
     *,
     name: str,
-    kinks: bool = True,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> Training:
     """Train a copy of `problem.model` by an alternating method from its present parameters.
 
     begin: (chain of the copy, training samples without the validation split) -> the iteration at its start.
-    name: of the solver, for messages. kinks: whether it can take ReLU. generator: draws the validation split.
+    name: of the solver, for messages. generator: draws the validation split.
 
     History: "loss" (risk of the network itself, the mean over the training samples), what `Iteration.monitor` tells,
     "seconds" (in sweeps only), for classes "error", with a split "validation" (risk); one entry a sweep and the start.
@@ -96,7 +95,7 @@ def train_in_sweeps(
     by less than a fifth of that share. Raises `InputError` when the model is no chain.
     """
     model = problem.copy()
-    chain = Chain.of(model, solver=name, kinks=kinks)
+    chain = Chain.of(model, solver=name)
     train, held = problem.train, None
     if solver.validation:
         held, train = train.split(max(1, round(solver.validation * len(train))), or_default(generator))

@@ -52,8 +52,8 @@ class Chain:
     flatten: bool
 
     @classmethod
-    def of(cls, model: nn.Module, *, solver: str = "ADMM", kinks: bool = True) -> Chain:
-        """Return the chain that `model` is; `solver` is who asks, and `kinks` whether it can take ReLU.
+    def of(cls, model: nn.Module, *, solver: str = "ADMM") -> Chain:
+        """Return the chain that `model` is; `solver` is who asks, for messages.
 
         Raises `InputError` naming the module that does not fit: the kinds are compared exactly, as a subclass may
         compute anything. Nested nn.Sequential are read in order; Identity counts as no activation.
@@ -79,8 +79,6 @@ class Chain:
                     f"{solver} cannot train through {name}, {module}",
                     "give Softplus its default beta and threshold, and LeakyReLU a slope in [0, 1)",
                 )
-            elif activation is not None and activation.left is not None and not kinks:
-                raise InputError(f"{solver} cannot train through {name}, {module}: it has a kink", _REMEDY)
             elif activation is not None and pairs and pairs[-1][1] is None:
                 pairs[-1] = (pairs[-1][0], activation)
             else:

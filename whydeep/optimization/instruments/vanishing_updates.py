@@ -22,8 +22,7 @@ from whydeep.optimization.admm import ADMM
 from whydeep.optimization.backprop import Backprop
 from whydeep.optimization.proximal import target_rows
 
-from ..module_saturation import Saturation, module_saturation, module_updates
-from ..saturation import saturation, update_sizes
+from ..saturation import Saturation, saturation, update_sizes
 
 VANISHED = 1e-3
 """Updates have vanished where the first layer moves by less than this fraction of its own weights."""
@@ -107,9 +106,9 @@ def _runs(train: Data, budget: Budget, generator: torch.Generator) -> Iterator[R
             yield Run(
                 name,
                 start,
-                update_sizes(model, training.model),
+                tuple(update_sizes(model, training.model).values()),
                 float(training.history["loss"][-1]) / constant if constant > 0 else math.inf,
-                saturation(training.model, train),
+                tuple(layer.share for layer in saturation(training.model, train)),
             )
 
 
@@ -123,7 +122,7 @@ def _solver(name: str, passes: int) -> Solver:
 
 def _own(subject: Subject, train: Data) -> tuple[list[Measurement], list[Exhibit]]:
     """Return what the subject's own network shows: its saturation, and its updates where its start is known."""
-    flat = module_saturation(subject.problem.model, train)
+    flat = saturation(subject.problem.model, train)
     updates = {} if subject.start is None else _moved(subject.start, subject.problem.model)
     measurements: list[Measurement] = []
     exhibits: list[Exhibit] = []
@@ -145,7 +144,7 @@ def _own(subject: Subject, train: Data) -> tuple[list[Measurement], list[Exhibit
 
 def _moved(start: nn.Module, end: nn.Module) -> dict[str, float]:
     try:
-        return module_updates(start, end)
+        return update_sizes(start, end)
     except ValueError:  # weights that were given need not belong to the start
         return {}
 
