@@ -6,8 +6,8 @@
 
 The limit counts, for every layer of n samples with a inputs and b outputs, the product of the residuals with the
 inputs (2 n a b operations), the forward product (2 n a b; 2 n b b where b < a behind a hidden state), and for a hidden
-state its Gram matrix in double precision (n a a, the symmetric half) and two products with the weights above it (2 n a b
-each). Each is timed alone in the same run, best of three. Factorisations and elementwise passes are not in it.
+state its Gram matrix in double precision (n a a, the symmetric half) and two products with the weights above it
+(2 n a b each). Each is timed alone in the same run, best of three. Factorisations and elementwise passes are not in it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def speed(n: int, widths: list[int]) -> None:
 
 
 def accuracy(options: argparse.Namespace, rows: list[tuple[str, list[int], str, BCD]]) -> None:
-    """Train on all but the last sixth of the images (at 60,000: 50,000 and 10,000 kept for validation) or all of them."""
+    """Train on the first images; where a solver has a validation split it keeps back its share of them."""
     train, test = wd.data.load(f"mnist:{options.data}")
     train = train.take(torch.arange(options.samples))
     print("| network | start | method | seed | train | test at the end | test, best by validation | seconds a sweep |")
@@ -104,10 +104,8 @@ def accuracy(options: argparse.Namespace, rows: list[tuple[str, list[int], str, 
             fitted = float(training.history["error"][-1])
             shown = ("", f"{1 - error:.4f}") if solver.validation else (f"{1 - error:.4f}", "")
             seconds = training.seconds / (len(training.history["seconds"]) - 1)
-            print(
-                f"| {name} | {start} | {words(solver)} | {seed} | {1 - fitted:.4f} | {shown[0]} | {shown[1]} | {seconds:.1f} |",
-                flush=True,
-            )
+            cells = (name, start, words(solver), seed, f"{1 - fitted:.4f}", *shown, f"{seconds:.1f}")
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 def words(solver: BCD) -> str:
