@@ -12,6 +12,7 @@ from whydeep.networks import linear, mlp
 from whydeep.optimization.alternating import SurrogateWarning
 from whydeep.optimization.bcd import BCD
 from whydeep.optimization.bcd_three import ThreeSplitting
+from whydeep.optimization.bcd_two import TwoSplitting
 from whydeep.optimization.chain import Chain
 from whydeep.optimization.proximal import LOSSES, target_rows
 
@@ -201,6 +202,57 @@ def test_objective_never_increases_at_extreme_penalties(gamma, rho):
         assert bool((history["objective"].diff() <= 1e-9 * history["objective"][:-1]).all())
 
 
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_two_splitting_never_increases_its_objective(activation, loss):
+    start = small_problem(activation, dtype=torch.float64)
+    problem = Problem(start.model, start.train, start.test, loss=loss)
+    training = BCD(sweeps=40, splitting="two", ridge=1e-3).train(problem)
+    history = training.history
+    norm = sum(float(value.detach().square().sum()) for value in problem.model.parameters())
+    assert float(history["objective"][0]) == pytest.approx(60 * problem.risk() + 1e-3 / 2 * norm, rel=1e-12)
+    assert bool((history["objective"].diff() <= 1e-12 * history["objective"][:-1]).all())
+    assert float(history["objective"][-1]) < 0.7 * float(history["objective"][0])
+    assert float(history["feasibility"][0]) == 0
+    assert float(history["loss"][-1]) < float(history["loss"][0])
+
+
+@pytest.mark.parametrize("activation", [nn.Sigmoid, nn.ReLU])
+def test_two_splitting_tells_objective_and_gradient(activation):
+    data, chain = blobs(25, dtype=torch.float64), Chain.of(network(activation), solver="BCD")
+    targets, gamma, ridge = target_rows(data.targets, 3), 0.8, 0.3
+    options = {"gamma": gamma, "ridge": ridge, "stationarity": True}
+    model = TwoSplitting(chain, LOSSES["cross_entropy"], x=data.x, targets=targets, weights=chain.weights(), **options)
+    for _ in range(3):
+        model.sweep()
+    assert all(float(multiplier.abs().max()) == 0 for multiplier in model.part.multipliers)
+    weights = [w.clone().requires_grad_() for w in model.weights()]
+    states = [v.clone().requires_grad_() for v in model.part.states[1:]]
+    total, below = LOSSES["cross_entropy"].total(states[-1], targets), data.x
+    for layer, w, v in zip(chain.layers, weights, states, strict=True):
+        gap = v - layer.activation.value_and_slope((ones(below) if layer.bias else below) @ w.T)[0]
+        total = total + gamma / 2 * gap.square().sum() + ridge / 2 * w.square().sum()
+        below = v
+    gradients = torch.autograd.grad(total, [*weights, *states])
+    values, scale = model.monitor(), math.sqrt(float(data.x.square().sum()) + 25 + 25)
+    assert values["objective"] == pytest.approx(float(total.detach()), rel=1e-12)
+    expected = math.sqrt(sum(float(g.square().sum()) for g in gradients)) / scale
+    assert values["kkt"] == pytest.approx(expected, rel=1e-10)
+    assert model.restart(model.weights())
+    assert model.lagrangian.ridges[0] == pytest.approx(10 * ridge)
+    assert model.monitor()["feasibility"] == 0
+
+
+@pytest.mark.parametrize("splitting", ["three", "two"])
+def test_resynchronised_states_are_the_forward_pass(splitting):
+    problem = small_problem("relu", dtype=torch.float64)
+    history = BCD(sweeps=6, alpha=0.5, splitting=splitting, ridge=0.0, resynchronise=3).train(problem).history
+    assert [float(value) == 0 for value in history["feasibility"]] == [True, False, False, True, False, False, True]
+    # There the objective is the network's own loss, summed.
+    for index in (0, 3, 6):
+        assert float(history["objective"][index]) == pytest.approx(60 * float(history["loss"][index]), rel=1e-12)
+
+
 def test_it_converges_where_its_gradient_vanishes():
     # The gradient falls like 1/k here, as the theory of the method promises at least.
     training = BCD(sweeps=300, alpha=0.1, tolerance=5e-3).train(small_problem("tanh", dtype=torch.float64))
@@ -279,6 +331,9 @@ def test_few_samples_and_width_one(n):
         ({"rho": math.inf}, "rho=inf"),
         ({"alpha": -1.0}, "alpha=-1"),
         ({"validation": 1.0}, "validation=1"),
+        ({"ridge": -1.0}, "ridge=-1"),
+        ({"resynchronise": -1}, "resynchronise=-1"),
+        ({"splitting": "four"}, "three, two"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):

@@ -13,8 +13,11 @@ from whydeep.core.training import Callback, Training
 
 from .alternating import Iteration, check_sweeper, train_in_sweeps
 from .bcd_three import ThreeSplitting
+from .bcd_two import TwoSplitting
 from .chain import Chain
 from .proximal import output_loss, target_rows
+
+SPLITTINGS = ("three", "two")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,13 @@ class BCD:
     stationary point of the penalties need not be one of the risk, and in a deep network the objective may fall while
     the network learns nothing; then training ends with a `SurrogateWarning`.
 
+    Two-splitting has no U: the penalties are gamma/2 ||V_i - s([V_{i-1}, 1] W_i')||^2 for every layer, with
+    ridge/2 ||W_i||^2, and the steps are those of ADMM without multipliers (`bcd_two`); rho and alpha are not used.
+
     sweeps: how many passes over all samples. gamma, rho: the penalties. alpha: how much a block keeps to its old value.
+    splitting: "three" or "two". ridge: of the weights in two-splitting, in units of the sum over samples.
+    resynchronise: after how many sweeps U and V are set to the forward pass of the present weights; 0 is never. The
+    objective then jumps to the network's own loss, so that it may rise there; deep networks end a few points better.
     validation: the fraction of the training data held back; the iterate with the least risk on it is returned.
     tolerance: CONVERGED when the gradient norm of the objective, over the norm of [X, 1, Y], is at most this; it is
     computed, and in the history as "kkt", only for a positive one, as it costs half a sweep more.
@@ -62,6 +71,9 @@ class BCD:
     gamma: float = 1.0
     rho: float = 1.0
     alpha: float = 5.0
+    splitting: str = "three"
+    ridge: float = 1e-2
+    resynchronise: int = 0
     validation: float = 0.0
     tolerance: float = 0.0
     dtype: torch.dtype | None = None
@@ -71,6 +83,12 @@ class BCD:
         for name in ("gamma", "rho", "alpha"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)}; give a positive number")
+        if not 0 <= self.ridge < math.inf:
+            raise ValueError(f"ridge={self.ridge}; give a number >= 0")
+        if self.resynchronise < 0:
+            raise ValueError(f"resynchronise={self.resynchronise}; give a number of sweeps >= 0")
+        if self.splitting not in SPLITTINGS:
+            raise ValueError(f"unknown splitting {self.splitting!r}; give one of {', '.join(SPLITTINGS)}")
 
     def train(
         self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None
@@ -80,16 +98,47 @@ class BCD:
 
         def begin(chain: Chain, data: Data) -> Iteration:
             dtype = self.dtype or chain.dtype
-            return ThreeSplitting(
-                chain,
-                loss,
-                x=chain.rows(data, dtype),
-                targets=target_rows(data.targets, chain.layers[-1].linear.out_features),
-                weights=chain.weights(dtype),
-                gamma=self.gamma,
-                rho=self.rho,
-                alpha=self.alpha,
-                stationarity=self.tolerance > 0,
-            )
+            x, weights = chain.rows(data, dtype), chain.weights(dtype)
+            targets = target_rows(data.targets, chain.layers[-1].linear.out_features)
+            watched = self.tolerance > 0
+            found: ThreeSplitting | TwoSplitting
+            if self.splitting == "two":
+                found = TwoSplitting(
+                    chain,
+                    loss,
+                    x=x,
+                    targets=targets,
+                    weights=weights,
+                    gamma=self.gamma,
+                    ridge=self.ridge,
+                    stationarity=watched,
+                )
+            else:
+                found = ThreeSplitting(
+                    chain,
+                    loss,
+                    x=x,
+                    targets=targets,
+                    weights=weights,
+                    gamma=self.gamma,
+                    rho=self.rho,
+                    alpha=self.alpha,
+                    stationarity=watched,
+                )
+            return _Resynchronised(found, self.resynchronise) if self.resynchronise else found
 
         return train_in_sweeps(self, problem, begin, name="BCD", generator=generator, callback=callback)
+
+
+class _Resynchronised:
+    """An iteration whose states are set to the forward pass after every so many sweeps."""
+
+    def __init__(self, iteration: ThreeSplitting | TwoSplitting, every: int) -> None:
+        self.iteration, self.every, self.done = iteration, every, 0
+        self.weights, self.monitor, self.restart = iteration.weights, iteration.monitor, iteration.restart
+
+    def sweep(self) -> None:
+        self.iteration.sweep()
+        self.done += 1
+        if self.done % self.every == 0:
+            self.iteration.synchronise()

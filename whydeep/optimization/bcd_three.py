@@ -68,11 +68,14 @@ class ThreeSplitting:
     def _start(self, weights: tuple[Tensor, ...]) -> None:
         self._weights = list(weights)
         self._factor_of_samples: Tensor | None = None
-        # The list of states ends with V_N; below the first hidden state are the samples themselves.
+        self._set_states()
+
+    def _set_states(self) -> None:
+        # The forward pass. The list of states ends with V_N; below the first hidden state are the samples themselves.
         self.preactivations: list[Tensor] = []
         self.states: list[Tensor] = []
         below = self.x
-        for layer, weight in zip(self.chain.layers, weights, strict=True):
+        for layer, weight in zip(self.chain.layers, self._weights, strict=True):
             self.preactivations.append(layer.preactivation(weight, below))
             # A linear layer gives its argument back, and two blocks must not share their memory.
             self.states.append(activated(layer.activation, self.preactivations[-1].clone()))
@@ -84,6 +87,10 @@ class ThreeSplitting:
         self.alpha *= 10
         self._start(weights)
         return True
+
+    def synchronise(self) -> None:
+        """Set the states to the forward pass of the present weights."""
+        self._set_states()
 
     def weights(self) -> tuple[Tensor, ...]:
         """Return W_1..W_N."""
