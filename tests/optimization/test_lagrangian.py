@@ -91,7 +91,6 @@ def test_value_written_out_for_one_unit():
     state = State((one(2.0, 1.0),), (one(3.0), one(5.0)), (one(0.5),))
     assert float(lagrangian.value(state)) == pytest.approx(5.75)
     assert float(lagrangian.value(state, augmented=False)) == pytest.approx(1.75)
-    assert lagrangian.objective(state.weights, one(5.0)) == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))

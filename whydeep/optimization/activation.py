@@ -28,6 +28,10 @@ class Activation:
     left: float | None = None
     linear: bool = False
 
+    def value(self, u: Tensor) -> Tensor:
+        """Return s(u) without the slope."""
+        return self.value_and_slope(u)[0] if self.left is None else F.leaky_relu(u, self.left)
+
 
 def _identity(u: Tensor) -> tuple[Tensor, Tensor]:
     return u, torch.ones_like(u)

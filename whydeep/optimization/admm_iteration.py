@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from whydeep.core.data import Data
@@ -14,43 +12,15 @@ from whydeep.core.problem import Problem
 
 from .admm_parts import Options, parts_of
 from .admm_sweep import sweep_parts
+from .alternating import data_norm
 from .chain import Chain
 from .gram import automatic_ridge
 from .lagrangian import Lagrangian, State
 from .majoriser import CONSTANTS
 from .proximal import output_loss, target_rows
 
-
-class Settings(Protocol):
-    """The hyper-parameters that an iteration reads; `ADMM` has them, and says what they mean."""
-
-    @property
-    def beta(self) -> float | tuple[float, ...]:
-        """Penalty."""
-
-    @property
-    def ridge(self) -> float | tuple[float, ...] | str:
-        """Weight of the penalty on W."""
-
-    @property
-    def constant(self) -> str:
-        """Name of the curvature."""
-
-    @property
-    def update(self) -> str:
-        """ "linearised" or "exact"."""
-
-    @property
-    def over_relaxation(self) -> float:
-        """Relaxation a."""
-
-    @property
-    def block_size(self) -> int:
-        """Samples worked on at a time."""
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """Type of states and multipliers."""
+if TYPE_CHECKING:
+    from .admm import ADMM
 
 
 class ADMMIteration:
@@ -59,7 +29,7 @@ class ADMMIteration:
     lagrangian: the augmented Lagrangian with its constants. state: the present iterate, which a sweep changes in place.
     """
 
-    def __init__(self, solver: Settings, problem: Problem, chain: Chain, train: Data) -> None:
+    def __init__(self, solver: ADMM, problem: Problem, chain: Chain, train: Data) -> None:
         layers, dtype = len(chain.layers), solver.dtype or chain.dtype
         x = chain.rows(train, dtype)
         ridge = solver.ridge
@@ -77,9 +47,7 @@ class ADMMIteration:
             exact=solver.update == "exact",
             relaxation=solver.over_relaxation,
         )
-        self.scale = math.sqrt(
-            float(x.double().square().sum()) + len(x) + float(self.lagrangian.targets.square().sum())
-        )
+        self.scale = data_norm(x, self.lagrangian.targets)
         self._block_size = solver.block_size
         self._grams: dict[int, Tensor] = {}
         self._start(chain.weights(dtype), x)

@@ -74,6 +74,18 @@ def check_sweeper(solver: Sweeper) -> None:
         raise ValueError(f"tolerance={solver.tolerance}; give a number >= 0")
 
 
+def check_positive(solver: Sweeper, *names: str) -> None:
+    """Raise `ValueError` when one of these hyper-parameters is no finite positive number."""
+    for name in names:
+        if not 0 < getattr(solver, name) < math.inf:
+            raise ValueError(f"{name}={getattr(solver, name)}; give a positive number")
+
+
+def data_norm(x: Tensor, targets: Tensor) -> float:
+    """Return the Frobenius norm of [X, 1, Y], to which "kkt" and "feasibility" are relative: no sweep changes it."""
+    return math.sqrt(float(x.double().square().sum()) + len(x) + float(targets.square().sum()))
+
+
 def train_in_sweeps(
     solver: Sweeper,
     problem: Problem,

@@ -187,10 +187,10 @@ class _Run:
 
     def _record(self) -> bool:
         """Append to the history; return whether the risk is finite."""
-        loss, error = _risk_and_error(self.problem, self.model, self.watched)
+        loss, error = risk_and_error(self.problem, self.model, self.watched)
         values = {"loss": loss, "seconds": self.seconds} | ({} if error is None else {"error": error})
         if self.held is not None:
-            values["validation"] = _risk_and_error(self.problem, self.model, self.held)[0]
+            values["validation"] = risk_and_error(self.problem, self.model, self.held)[0]
             if values["validation"] < self.best[0] or not self.best[2]:
                 passes = len(self.history["loss"])
                 self.best = (values["validation"], passes, copy.deepcopy(self.model.state_dict()))
@@ -209,7 +209,8 @@ class _Run:
         return None
 
 
-def _risk_and_error(problem: Problem, model: nn.Module, data: Data) -> tuple[float, float | None]:
+def risk_and_error(problem: Problem, model: nn.Module, data: Data) -> tuple[float, float | None]:
+    """Return the risk and, for classes, the misclassified fraction of `model` on `data`, by one pass of it."""
     output = outputs(model, data)
     loss = float(problem.per_sample(output, data.targets).cpu().double().mean())  # MPS has no doubles
     if data.classes is None:

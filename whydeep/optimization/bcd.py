@@ -11,7 +11,7 @@ from whydeep.core.data import Data
 from whydeep.core.problem import Problem
 from whydeep.core.training import Callback, Training
 
-from .alternating import Iteration, check_sweeper, train_in_sweeps
+from .alternating import Iteration, check_positive, check_sweeper, train_in_sweeps
 from .bcd_three import ThreeSplitting
 from .bcd_two import TwoSplitting
 from .chain import Chain
@@ -45,7 +45,8 @@ class BCD:
     validation: the fraction of the training data held back; the iterate with the least risk on it is returned.
     tolerance: CONVERGED when the gradient norm of the objective, over the norm of [X, 1, Y], is at most this; it is
     computed, and in the history as "kkt", only for a positive one, as it costs half a sweep more.
-    dtype: of the states; None is that of the network's weights. Gram matrices are float64 in any case.
+    dtype: of the states; None is that of the network's weights. Gram matrices are float64, with products in single
+    precision only where what is added to their diagonal outweighs its rounding (`quadratic_blocks`).
 
     Trains an nn.Sequential of Flatten, Linear and Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, SiLU or Identity that ends
     in Linear, by the squared loss (classes or regression), the cross-entropy or the hinge, from its present parameters
@@ -80,9 +81,7 @@ class BCD:
 
     def __post_init__(self) -> None:
         check_sweeper(self)
-        for name in ("gamma", "rho", "alpha"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)}; give a positive number")
+        check_positive(self, "gamma", "rho", "alpha")
         if not 0 <= self.ridge < math.inf:
             raise ValueError(f"ridge={self.ridge}; give a number >= 0")
         if self.resynchronise < 0:

@@ -14,19 +14,13 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .activation import Activation
 from .activation_proximal import activation_proximal
+from .alternating import data_norm
 from .chain import Chain
 from .proximal import OutputLoss
 from .quadratic_blocks import blocks, factor, gram, inputs_product, state_response, weight_increment
-
-
-def activated(activation: Activation, u: Tensor) -> Tensor:
-    """Return s(u), without the slope."""
-    return activation.value_and_slope(u)[0] if activation.left is None else F.leaky_relu(u, activation.left)
 
 
 class ThreeSplitting:
@@ -61,7 +55,7 @@ class ThreeSplitting:
     ) -> None:
         self.chain, self.loss, self.x, self.targets = chain, loss, x, targets
         self.gamma, self.rho, self.alpha, self.stationarity = gamma, rho, alpha, stationarity
-        self.scale = math.sqrt(float(x.double().square().sum()) + len(x) + float(targets.square().sum()))
+        self.scale = data_norm(x, targets)
         self._gram_of_samples = gram(x, bias=chain.layers[0].bias)
         self._start(weights)
 
@@ -78,7 +72,7 @@ class ThreeSplitting:
         for layer, weight in zip(self.chain.layers, self._weights, strict=True):
             self.preactivations.append(layer.preactivation(weight, below))
             # A linear layer gives its argument back, and two blocks must not share their memory.
-            self.states.append(activated(layer.activation, self.preactivations[-1].clone()))
+            self.states.append(layer.activation.value(self.preactivations[-1].clone()))
             below = self.states[-1]
         self.residuals = [torch.zeros_like(u) for u in self.preactivations]
 
@@ -145,7 +139,7 @@ class ThreeSplitting:
                 self.states[index - 1][rows],
             )
             u, residual_below = self.preactivations[index - 1][rows], self.residuals[index - 1][rows]
-            inner = activated(below.activation, u)
+            inner = below.activation.value(u)
             torch.sub(above, layer.preactivation(weight, inner), out=residual)
             torch.addmm(inner, residual, response, out=state)
             if left_over is not None:
@@ -162,7 +156,7 @@ class ThreeSplitting:
         """Return F as "objective" and the norm of all gaps V - s(U) and R over that of [X, 1, Y] as "feasibility"."""
         loss = float(self.loss.total(self.states[-1].double(), self.targets))
         layers = zip(self.chain.layers, self.states, self.preactivations, strict=True)
-        gaps = sum(_squares(v - activated(layer.activation, u)) for layer, v, u in layers)
+        gaps = sum(_squares(v - layer.activation.value(u)) for layer, v, u in layers)
         residuals = sum(map(_squares, self.residuals))
         values = {
             "objective": loss + self.gamma / 2 * gaps + self.rho / 2 * residuals,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .admm_parts import Options, Part
 from .admm_sweep import sweep_parts
+from .alternating import data_norm
 from .chain import Chain
 from .lagrangian import Lagrangian, State
 from .proximal import OutputLoss
@@ -42,7 +43,7 @@ class TwoSplitting:
         count = len(chain.layers)
         self.lagrangian = Lagrangian(chain, loss, targets, ridges=(ridge,) * count, betas=(gamma,) * count)
         self.x, self.stationarity = x, stationarity
-        self.scale = math.sqrt(float(x.double().square().sum()) + len(x) + float(targets.square().sum()))
+        self.scale = data_norm(x, targets)
         self._grams: dict[int, Tensor] = {}
         self._start(weights)
 

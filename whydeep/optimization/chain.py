@@ -125,13 +125,13 @@ class Chain:
         """Return V_0 = x, V_1, ..., V_N of the forward pass, each (n, width)."""
         found = [x]
         for layer, weight in zip(self.layers, weights, strict=True):
-            found.append(layer.activation.value_and_slope(layer.preactivation(weight, found[-1]))[0])
+            found.append(layer.activation.value(layer.preactivation(weight, found[-1])))
         return tuple(found)
 
     def outputs(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         """Return f(x), (n, outputs), without keeping the states."""
         for layer, weight in zip(self.layers, weights, strict=True):
-            x = layer.activation.value_and_slope(layer.preactivation(weight, x))[0]
+            x = layer.activation.value(layer.preactivation(weight, x))
         return x
 
 

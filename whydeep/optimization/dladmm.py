@@ -13,8 +13,7 @@ from whydeep.core.problem import Problem
 from whydeep.core.training import Callback, Training
 
 from .activation_proximal import activation_proximal
-from .alternating import Iteration, check_sweeper, train_in_sweeps
-from .bcd_three import activated
+from .alternating import Iteration, check_positive, check_sweeper, data_norm, train_in_sweeps
 from .chain import Chain
 from .proximal import CROSS_ENTROPY, OutputLoss, output_loss, target_rows
 
@@ -69,8 +68,7 @@ class DLADMM:
 
     def __post_init__(self) -> None:
         check_sweeper(self)
-        if not 0 < self.rho < math.inf:
-            raise ValueError(f"rho={self.rho}; give a positive number")
+        check_positive(self, "rho")
         if self.output not in OUTPUTS:
             raise ValueError(f"unknown output {self.output!r}; give one of {', '.join(OUTPUTS)}")
 
@@ -120,8 +118,7 @@ class DLADMMIteration:
         self.fista = solver.output == "fista" and loss is CROSS_ENTROPY
         self.x = chain.rows(data, dtype)
         self.targets = target_rows(data.targets, chain.layers[-1].linear.out_features)
-        squares = float(self.x.double().square().sum()) + float(self.targets.square().sum())
-        self.scale = math.sqrt(squares + len(self.x))
+        self.scale = data_norm(self.x, self.targets)
         self._start(chain.weights(dtype))
 
     def _start(self, weights: tuple[Tensor, ...]) -> None:
@@ -132,7 +129,7 @@ class DLADMMIteration:
         for layer, weight in zip(self.chain.layers, weights, strict=True):
             self.preactivations.append(layer.preactivation(weight, below))
             # A linear layer gives its argument back, and two blocks must not share their memory.
-            below = activated(layer.activation, self.preactivations[-1].clone())
+            below = layer.activation.value(self.preactivations[-1].clone())
             self.states.append(below)
         self.states.pop()
         self.residuals = [torch.zeros_like(z) for z in self.preactivations]
@@ -202,7 +199,7 @@ class DLADMMIteration:
             return
         state, above = self.states[index], self.chain.layers[index + 1]
         matrix = above.without_bias(self._weights[index + 1])
-        inner = activated(self.chain.layers[index].activation, self.preactivations[index])
+        inner = self.chain.layers[index].activation.value(self.preactivations[index])
         gradient = self._wanted(index + 1) @ matrix - (state - inner)
         response = gradient @ matrix.T
         squares = gradient.square().sum(1)
@@ -215,7 +212,7 @@ class DLADMMIteration:
         loss = float(self.loss.total(self.preactivations[-1].double(), self.targets))
         dual = float((self.multiplier.double() * self.residuals[-1]).sum())
         layers = zip(self.chain.layers, self.states, self.preactivations, strict=False)
-        parts = [a - activated(layer.activation, z) for layer, a, z in layers]
+        parts = [a - layer.activation.value(z) for layer, a, z in layers]
         gaps = sum(float(part.double().square().sum()) for part in (*self.residuals, *parts))
         return {"objective": loss + dual + self.rho / 2 * gaps, "feasibility": math.sqrt(gaps) / self.scale}
 

@@ -129,11 +129,6 @@ class Lagrangian:
         by_state[-1] = by_state[-1] + self.loss.subgradient(state.states[-1], self.targets, state.multipliers[-1])
         return Residuals(tuple(by_weight), tuple(by_state), tuple(gaps))
 
-    def objective(self, weights: tuple[Tensor, ...], outputs: Tensor) -> float:
-        """Return l(outputs, Y) + sum ridge_i/2 ||W_i||^2 for the outputs (n, k) of the network itself."""
-        penalty = sum(ridge / 2 * float(w.square().sum()) for ridge, w in zip(self.ridges, weights, strict=True))
-        return float(self.loss.total(outputs, self.targets)) + penalty
-
 
 def lagrangian_of(
     problem: Problem, *, beta: float | Sequence[float] = 1.0, ridge: float | Sequence[float] = 0.0

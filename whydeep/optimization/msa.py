@@ -13,19 +13,17 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from whydeep.core.data import Data
-from whydeep.core.evaluation import outputs
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
 from whydeep.core.training import Callback, Outcome, Progress, Status, Training
 
+from .backprop import risk_and_error
 from .hamiltonian import layers_of, maximise, trajectory
 
 WATCHED = 10_000
@@ -81,6 +79,7 @@ class EMSA:
     a larger one makes smaller, safer steps. With rho -> 0 it is MSA.
     The rest is as for `MSA`; "gain" is that of the extended Hamiltonians, and layers are differentiated twice.
 
+    >>> from whydeep.core.data import Data
     >>> from whydeep.networks import linear
     >>> data = Data(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1]), classes=2)
     >>> training = EMSA(epochs=20, batch_size=2).train(Problem(linear(1, 2), data))
@@ -198,13 +197,14 @@ class _Run:
 
     def _record(self) -> bool:
         """Append to the history, if the risk is finite and has not exploded; return whether that is so."""
-        values = dict(self._measure(self.watched))
+        loss, error = risk_and_error(self.problem, self.model, self.watched)
+        values = {"loss": loss} | ({} if error is None else {"error": error})
         size = sum(float(value.detach().double().square().sum()) for layer in self.layers for value in layer.control)
         values["objective"] = values["loss"] + self.solver.ridge / 2 * size
         values["gain"] = sum(self.gains) / max(1, len(self.gains))
         values["seconds"] = self.seconds
         if self.held is not None:
-            values["validation"] = self._measure(self.held)["loss"]
+            values["validation"] = risk_and_error(self.problem, self.model, self.held)[0]
         if not all(math.isfinite(value) for value in values.values()):
             return False
         if self.history and values["loss"] > EXPLODED * max(1.0, self.history["loss"][0]):
@@ -214,13 +214,6 @@ class _Run:
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
         return True
-
-    def _measure(self, data: Data) -> Mapping[str, float]:
-        output = outputs(self.model, data)
-        values = {"loss": float(self.problem.per_sample(output, data.targets).cpu().double().mean())}
-        if data.classes is not None:
-            values["error"] = float((output.argmax(1) != data.targets).cpu().double().mean())
-        return values
 
     def _weights(self) -> dict[str, Tensor]:
         return copy.deepcopy(self.model.state_dict())

@@ -14,8 +14,7 @@ from whydeep.core.randomness import or_default
 from whydeep.core.training import Callback, Training
 
 from .activation_proximal import activation_proximal
-from .alternating import Iteration, check_sweeper, train_in_sweeps
-from .bcd_three import activated
+from .alternating import Iteration, check_positive, check_sweeper, data_norm, train_in_sweeps
 from .chain import Chain
 from .proximal import OutputLoss, output_loss, target_rows
 from .quadratic_blocks import blocks, factor, gram, inputs_product, state_response, weight_increment
@@ -72,9 +71,7 @@ class TaylorADMM:
 
     def __post_init__(self) -> None:
         check_sweeper(self)
-        for name in ("beta", "gamma"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)}; give a positive number")
+        check_positive(self, "beta", "gamma")
         if self.warm_start < 0:
             raise ValueError(f"warm_start={self.warm_start}; give a number of sweeps >= 0")
         if self.start not in STARTS:
@@ -104,7 +101,7 @@ class TaylorIteration:
         self.warm_start, self.guard = solver.warm_start, 1e-6
         self.x = chain.rows(data, dtype)
         self.targets = target_rows(data.targets, chain.layers[-1].linear.out_features)
-        self.scale = math.sqrt(float(self.x.double().square().sum()) + len(self.x) + float(self.targets.square().sum()))
+        self.scale = data_norm(self.x, self.targets)
         self._start(chain.weights(dtype))
         if solver.start == "random":
             for tensor in (*self.preactivations, *self.states):
@@ -119,7 +116,7 @@ class TaylorIteration:
         for layer, weight in zip(self.chain.layers, weights, strict=True):
             self.preactivations.append(layer.preactivation(weight, below))
             # A linear layer gives its argument back, and two blocks must not share their memory.
-            below = activated(layer.activation, self.preactivations[-1].clone())
+            below = layer.activation.value(self.preactivations[-1].clone())
             self.states.append(below)
         self.states.pop()
         self.multiplier = torch.zeros_like(self.preactivations[-1], dtype=torch.float64)
@@ -167,7 +164,7 @@ class TaylorIteration:
         response, _ = state_response(above.without_bias(weight_above), self.gamma / self.beta)
         for rows in blocks(len(self.x)):
             z, state = self.preactivations[index][rows], self.states[index][rows]
-            inner = activated(layer.activation, z)
+            inner = layer.activation.value(z)
             gap = self.preactivations[index + 1][rows] - above.preactivation(weight_above, inner)
             torch.addmm(inner, gap, response, out=state)
             centre = layer.preactivation(weight, below[rows])
@@ -182,7 +179,7 @@ class TaylorIteration:
         forward = [self._forward(index) for index in range(len(self._weights))]
         gaps = sum(_squares(z - u) for z, u in zip(self.preactivations, forward, strict=True))
         layers = zip(self.chain.layers, self.states, self.preactivations, strict=False)
-        bends = sum(_squares(a - activated(layer.activation, z)) for layer, a, z in layers)
+        bends = sum(_squares(a - layer.activation.value(z)) for layer, a, z in layers)
         value = float(self.loss.total(outputs, self.targets)) + float((outputs * self.multiplier).sum())
         return {
             "objective": value + self.beta * gaps + self.gamma * bends,

@@ -23,6 +23,7 @@ from ..admm import ADMM
 from ..compliance import Rung, ladder, smallest_convergent
 from ..conditions import Conditions, theorem_conditions
 from ..lagrangian import kkt_residuals
+from .vanishing_updates import applies
 
 USEFUL_BETA, USEFUL_RIDGE = 1.0, 1e-2
 """Parameters that train: beta of the authors' code; their ridge of 1e-6 is too small for classes."""
@@ -35,16 +36,6 @@ LITTLE = 0.01
 SOURCE = (
     'slide "Convergence of ADMM (3-layers for example)"; Zeng, Lin, Yao and Zhou, JMLR 2021 (recalled, not checked)'
 )
-
-
-def applies(subject: Subject) -> str | None:
-    """Return why no panel network can be trained on these data, or None."""
-    train = subject.problem.train
-    if len(train) < 20:
-        return f"{len(train)} training samples are too few; 20 are needed"
-    if train.classes is None and train.targets.ndim != 2:
-        return "the targets are neither classes nor rows of numbers"
-    return None
 
 
 def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observation:
