@@ -27,8 +27,8 @@ from torch import nn
 from whydeep.core import Data, Problem
 from whydeep.core.training import Solver, Training
 from whydeep.networks import mlp
+from whydeep.networks.residual import residual_mlp
 from whydeep.optimization import EMSA, MSA, Backprop
-from whydeep.optimization.residual import residual_mlp
 
 
 @dataclass(frozen=True)

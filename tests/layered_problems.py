@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from whydeep.core import Data, Problem
-from whydeep.optimization.residual import Residual, residual_mlp
+from whydeep.networks.residual import Residual, residual_mlp
 
 
 def seeded(seed: int = 3) -> torch.Generator:

@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from whydeep.core import InputError, Problem
+from whydeep.networks.residual import residual_mlp
 from whydeep.optimization.hamiltonian import (
     Layer,
     extended_hamiltonian,
@@ -21,7 +22,6 @@ from whydeep.optimization.hamiltonian import (
     maximise,
     trajectory,
 )
-from whydeep.optimization.residual import residual_mlp
 
 PROBLEMS = {
     "residual": residual_problem,

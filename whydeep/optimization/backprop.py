@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from whydeep.core.data import Data
-from whydeep.core.evaluation import outputs
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, or_default, spawn
-from whydeep.core.training import Callback, Outcome, Progress, Status, Training
+from whydeep.core.training import Callback, Outcome, Status, Training
+
+from .passes import Passes
 
 Schedule = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
 
@@ -45,6 +43,7 @@ class Backprop:
     History: "loss", "seconds", for classes "error" (misclassified fraction), with validation "validation" (risk).
     Outcome DIVERGED when the loss is not finite: the model is the one after the last finite pass.
 
+    >>> from whydeep.core.data import Data
     >>> from whydeep.networks import linear
     >>> data = Data(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1]), classes=2)
     >>> solver = Backprop(torch.optim.SGD, lr=1.0, epochs=100)
@@ -84,28 +83,25 @@ class Backprop:
         """Train a copy of `problem.model` from its present parameters."""
         generator = or_default(generator)
         with global_seed(generator):  # dropout draws from the global generator
-            return _Run(self, problem, generator, callback).run()
+            return _Run(self, problem, generator).run(callback)
 
 
-class _Run:
+class _Run(Passes):
     """The state of one training."""
 
-    def __init__(
-        self, solver: Backprop, problem: Problem, generator: torch.Generator, callback: Callback | None
-    ) -> None:
-        self.solver, self.problem, self.generator, self.callback = solver, problem, generator, callback
-        self.model = problem.copy()
-        self.train, self.held = problem.train, None
-        if solver.validation:
-            size = max(1, round(solver.validation * len(problem.train)))
-            self.held, self.train = problem.train.split(size, generator)
-        self.watched = self.train.subsample(solver.monitor, generator)
-        self.batch = min(solver.batch_size or len(self.train), len(self.train))
+    def __init__(self, solver: Backprop, problem: Problem, generator: torch.Generator) -> None:
+        super().__init__(
+            problem,
+            validation=solver.validation,
+            batch_size=solver.batch_size,
+            monitor=solver.monitor,
+            generator=generator,
+        )
+        self.solver = solver
         # A last batch of one sample joins the one before it: batch normalisation has no variance of one.
         starts = range(0, len(self.train), self.batch)
         self.starts = starts[:-1] if len(starts) > 1 and len(self.train) - starts[-1] == 1 else starts
-        self.per_pass = len(self.starts)
-        self.total = solver.steps or (solver.epochs or 0) * self.per_pass
+        self.total = solver.steps or (solver.epochs or 0) * len(self.starts)
         trainable = [value for value in self.model.parameters() if value.requires_grad]
         options = dict(solver.options)
         if "generator" in inspect.signature(solver.optimizer).parameters:
@@ -113,56 +109,22 @@ class _Run:
         self.optimizer = solver.optimizer(trainable, lr=solver.lr, **options)
         schedule = SCHEDULES[solver.schedule] if isinstance(solver.schedule, str) else solver.schedule
         self.scheduler = schedule(self.optimizer, self.total) if schedule is not None else None
-        self.history: dict[str, list[float]] = {"loss": [], "seconds": []}
-        self.seconds = 0.0
-        self.done = 0
-        self.best: tuple[float, int, dict[str, Tensor]] = (math.inf, 0, {})
 
-    def run(self) -> Training:
-        modes = [module.training for module in self.problem.model.modules()]
-        self.model.train()
-        finite = self._record()
-        outcome = Outcome(Status.DIVERGED, "the risk is not finite at the start") if not finite else None
-        passes = 0
-        last = copy.deepcopy(self.model.state_dict())
-        while outcome is None:
-            outcome = self._pass()
-            if outcome is not None and outcome.diverged:
-                break
-            passes += 1
-            if not self._record():
-                outcome = Outcome(Status.DIVERGED, f"the risk is not finite after pass {passes}")
-                break
-            last = copy.deepcopy(self.model.state_dict())
-            if outcome is None or outcome.status is Status.BUDGET_SPENT:  # the goal may be reached in the last pass
-                outcome = self._verdict(passes) or outcome
-        if outcome.diverged:
-            self.model.load_state_dict(last)
-        elif self.held is not None:
-            self.model.load_state_dict(self.best[2])
-        self.model.zero_grad(set_to_none=True)
-        for module, mode in zip(self.model.modules(), modes, strict=True):
-            module.training = mode
-        history = {name: torch.tensor(values, dtype=torch.float64) for name, values in self.history.items()}
-        return Training(self.model, history, outcome, self.seconds)
+    def updates(self) -> Iterator[float]:
+        """Take the steps of one pass."""
+        for x, y in self._batches():
+            loss = self._step(x, y)
+            if self.scheduler is not None and math.isfinite(loss):
+                self.scheduler.step()
+            yield loss
 
-    def _pass(self) -> Outcome | None:
-        """Take the steps of one pass; return an outcome when the training ends inside it."""
-        began = time.perf_counter()
-        try:
-            for x, y in self._batches():
-                loss = self._step(x, y)
-                if not math.isfinite(loss):
-                    return Outcome(Status.DIVERGED, f"the loss is {loss} at step {self.done + 1}")
-                self.done += 1
-                if self.scheduler is not None:
-                    self.scheduler.step()
-                if self.callback is not None and self.callback(Progress(self.done, self.total, loss)):
-                    return Outcome(Status.INTERRUPTED, f"stopped by the callback at step {self.done}")
-                if self.done == self.total:
-                    return Outcome(Status.BUDGET_SPENT, f"{self.total} steps done")
-        finally:
-            self.seconds += time.perf_counter() - began
+    def verdict(self, passes: int) -> Outcome | None:
+        """Stop at the goal, or when patience ends."""
+        goal, patience = self.solver.goal, self.solver.patience
+        if goal is not None and self.history["loss"][-1] <= goal:
+            return Outcome(Status.CONVERGED, f"the risk reached {goal:g} after {passes} passes")
+        if patience is not None and passes - self.best[1] >= patience:
+            return Outcome(Status.STOPPED_EARLY, f"no better validation risk in {patience} passes")
         return None
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -184,35 +146,3 @@ class _Run:
         # L-BFGS calls the closure several times; every other optimizer calls it once, with the same result.
         loss: Any = self.optimizer.step(closure)  # type: ignore[arg-type]  # torch types the result as a float
         return float(loss.detach())
-
-    def _record(self) -> bool:
-        """Append to the history; return whether the risk is finite."""
-        loss, error = risk_and_error(self.problem, self.model, self.watched)
-        values = {"loss": loss, "seconds": self.seconds} | ({} if error is None else {"error": error})
-        if self.held is not None:
-            values["validation"] = risk_and_error(self.problem, self.model, self.held)[0]
-            if values["validation"] < self.best[0] or not self.best[2]:
-                passes = len(self.history["loss"])
-                self.best = (values["validation"], passes, copy.deepcopy(self.model.state_dict()))
-        if not math.isfinite(loss):
-            return False
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
-        return True
-
-    def _verdict(self, passes: int) -> Outcome | None:
-        goal, patience = self.solver.goal, self.solver.patience
-        if goal is not None and self.history["loss"][-1] <= goal:
-            return Outcome(Status.CONVERGED, f"the risk reached {goal:g} after {passes} passes")
-        if patience is not None and passes - self.best[1] >= patience:
-            return Outcome(Status.STOPPED_EARLY, f"no better validation risk in {patience} passes")
-        return None
-
-
-def risk_and_error(problem: Problem, model: nn.Module, data: Data) -> tuple[float, float | None]:
-    """Return the risk and, for classes, the misclassified fraction of `model` on `data`, by one pass of it."""
-    output = outputs(model, data)
-    loss = float(problem.per_sample(output, data.targets).cpu().double().mean())  # MPS has no doubles
-    if data.classes is None:
-        return loss, None
-    return loss, float((output.argmax(1) != data.targets).cpu().double().mean())

@@ -10,21 +10,19 @@ Source: Li, Chen, Tai and E, Maximum principle based algorithms for deep learnin
 
 from __future__ import annotations
 
-import copy
 import math
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
-from whydeep.core.training import Callback, Outcome, Progress, Status, Training
+from whydeep.core.training import Callback, Training
 
-from .backprop import risk_and_error
-from .hamiltonian import layers_of, maximise, trajectory
+from .hamiltonian import Trajectory, layers_of, maximise, trajectory
+from .passes import Passes
 
 WATCHED = 10_000
 """The history's risk and error are taken on at most so many training samples, the same ones throughout."""
@@ -131,89 +129,48 @@ def _check(solver: _Successive) -> None:
         raise ValueError(f"validation={solver.validation}; give a fraction in [0, 1)")
 
 
-class _Run:
+class _Run(Passes):
     """The state of one training."""
+
+    unit = "iteration"
+    mode = False
 
     def __init__(
         self, solver: _Successive, name: str, rho: float, problem: Problem, generator: torch.Generator
     ) -> None:
-        self.solver, self.rho, self.problem, self.generator = solver, rho, problem, generator
-        self.model = problem.copy()
+        super().__init__(
+            problem,
+            validation=solver.validation,
+            batch_size=solver.batch_size,
+            monitor=WATCHED,
+            generator=generator,
+        )
+        self.solver, self.rho = solver, rho
         self.layers = layers_of(self.model, solver=name)
-        self.train, self.held = problem.train, None
-        if solver.validation:
-            size = max(1, round(solver.validation * len(problem.train)))
-            self.held, self.train = problem.train.split(size, generator)
-        self.watched = self.train.subsample(WATCHED, generator)
-        self.batch = min(solver.batch_size or len(self.train), len(self.train))
         self.total = solver.epochs * math.ceil(len(self.train) / self.batch)
-        self.history: dict[str, list[float]] = {}
-        self.seconds = 0.0
-        self.done = 0
         self.gains: list[float] = []
-        self.best = (math.inf, self._weights())
 
-    def run(self, callback: Callback | None) -> Training:
-        modes = [module.training for module in self.model.modules()]
-        self.model.eval()
-        outcome = None if self._record() else Outcome(Status.DIVERGED, "the risk is not finite at the start")
-        last = self._weights()
-        while outcome is None:
-            outcome = self._pass(callback)
-            if not self._record():
-                outcome = Outcome(Status.DIVERGED, f"the risk exploded, or is not finite, after iteration {self.done}")
-            else:
-                last = self._weights()
-        self.model.load_state_dict(last if outcome.diverged or self.held is None else self.best[1])
-        for module, mode in zip(self.model.modules(), modes, strict=True):
-            module.training = mode
-        history = {name: torch.tensor(values, dtype=torch.float64) for name, values in self.history.items()}
-        return Training(self.model, history, outcome, self.seconds)
-
-    def _pass(self, callback: Callback | None) -> Outcome | None:
-        """Make the iterations of one pass; return an outcome when the training ends with or inside it."""
-        began = time.perf_counter()
+    def updates(self) -> Iterator[float]:
+        """Make the iterations of one pass."""
         self.gains = []
-        try:
-            for x, targets in self.train.batches(self.batch, self.generator):
-                path = trajectory(self.layers, self.problem.per_sample, x, targets)
-                loss = float(path.losses.mean())
-                if not math.isfinite(loss):
-                    return Outcome(Status.DIVERGED, f"the loss is {loss} at iteration {self.done + 1}")
-                self.gains.append(
-                    sum(
-                        maximise(
-                            self.layers, path, index, rho=self.rho, ridge=self.solver.ridge, inner=self.solver.inner
-                        )
-                        for index in range(len(self.layers))
-                    )
-                )
-                self.done += 1
-                if callback is not None and callback(Progress(self.done, self.total, loss)):
-                    return Outcome(Status.INTERRUPTED, f"stopped by the callback at iteration {self.done}")
-        finally:
-            self.seconds += time.perf_counter() - began
-        return Outcome(Status.BUDGET_SPENT, f"{self.done} iterations done") if self.done == self.total else None
+        for x, targets in self.train.batches(self.batch, self.generator):
+            path = trajectory(self.layers, self.problem.per_sample, x, targets)
+            loss = float(path.losses.mean())
+            if math.isfinite(loss):
+                self.gains.append(sum(self._maximise(path, index) for index in range(len(self.layers))))
+            yield loss
 
-    def _record(self) -> bool:
-        """Append to the history, if the risk is finite and has not exploded; return whether that is so."""
-        loss, error = risk_and_error(self.problem, self.model, self.watched)
-        values = {"loss": loss} | ({} if error is None else {"error": error})
+    def extra(self, loss: float) -> dict[str, float]:
+        """Return the objective, and the gain an iteration."""
         size = sum(float(value.detach().double().square().sum()) for layer in self.layers for value in layer.control)
-        values["objective"] = values["loss"] + self.solver.ridge / 2 * size
-        values["gain"] = sum(self.gains) / max(1, len(self.gains))
-        values["seconds"] = self.seconds
-        if self.held is not None:
-            values["validation"] = risk_and_error(self.problem, self.model, self.held)[0]
-        if not all(math.isfinite(value) for value in values.values()):
-            return False
-        if self.history and values["loss"] > EXPLODED * max(1.0, self.history["loss"][0]):
-            return False
-        if self.held is not None and values["validation"] < self.best[0]:
-            self.best = (values["validation"], self._weights())
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
-        return True
+        return {
+            "objective": loss + self.solver.ridge / 2 * size,
+            "gain": sum(self.gains) / max(1, len(self.gains)),
+        }
 
-    def _weights(self) -> dict[str, Tensor]:
-        return copy.deepcopy(self.model.state_dict())
+    def exploded(self, loss: float) -> bool:
+        """Compare with the risk at the start."""
+        return bool(self.history["loss"]) and loss > EXPLODED * max(1.0, self.history["loss"][0])
+
+    def _maximise(self, path: Trajectory, index: int) -> float:
+        return maximise(self.layers, path, index, rho=self.rho, ridge=self.solver.ridge, inner=self.solver.inner)

@@ -36,8 +36,8 @@ from whydeep.core.data import Data
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.problem import Problem
 from whydeep.core.verdict import Prediction
+from whydeep.networks.residual import residual_mlp
 from whydeep.optimization.hamiltonian import layers_of, maximise, trajectory
-from whydeep.optimization.residual import residual_mlp
 
 Array = NDArray[np.float64]
 Controls = list[tuple[Array, Array]]

@@ -23,8 +23,8 @@ from whydeep.core.data import Data
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.problem import Problem
 from whydeep.core.verdict import Prediction
+from whydeep.networks.residual import residual_mlp
 from whydeep.optimization.hamiltonian import Layer, Trajectory, extended_hamiltonian, layers_of, trajectory
-from whydeep.optimization.residual import residual_mlp
 
 DIFFERENCE = 1e-5
 """Half the distance of the central difference: its error is of order 1e-10, and rounding adds 1e-11."""
