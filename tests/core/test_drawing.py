@@ -120,3 +120,15 @@ def test_a_legend_stands_clear_of_the_names_and_the_label_of_the_axis():
         legend = axes.get_legend().get_window_extent()
         assert legend.y1 <= axes.xaxis.get_label().get_window_extent().y0
         assert legend.y0 >= 0
+
+
+@pytest.mark.parametrize("last", [3, 5, 9, 40])
+def test_an_axis_of_whole_numbers_has_whole_ticks(last):
+    axes = Curve(
+        "c", "layer", "y", (Line("a", list(range(1, last + 1)), [float(n) for n in range(last)]),), alt="a"
+    ).plot()
+    ticks = axes.xaxis.get_major_locator().tick_values(*axes.get_xlim())
+    assert len(ticks) >= 3
+    assert all(float(tick).is_integer() for tick in ticks)
+    between = Curve("c", "x", "y", (Line("a", [0.0, 0.5, 1.0], [0.0, 1.0, 2.0]),), alt="a").plot()
+    assert not all(float(tick).is_integer() for tick in between.get_xticks())

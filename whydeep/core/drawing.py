@@ -154,7 +154,10 @@ def _frame(curve: Curve, axes: Axes) -> None:
         low, high = axis.get_view_interval()
         decades = math.log10(high / low) if log and low > 0 else 0.0
         if not log:
-            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+            # There is no layer 2.5, nor half a pass.
+            whole = axis is axes.xaxis and all(float(x).is_integer() for line in curve.lines for x in line.x)
+            steps = [1, 2, 5, 10] if whole else [1, 2, 2.5, 5, 10]
+            axis.set_major_locator(MaxNLocator(5, steps=steps, integer=whole))
         elif decades < 2:  # too few powers of ten to read a value from
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
         else:

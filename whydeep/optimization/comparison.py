@@ -34,7 +34,7 @@ HELD_BACK = 0.1
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "adam": {"lr": (1e-3, 3e-3, 1e-2, 3e-2)},
     "admm": {"constant": ("exact", "published")},
-    "sgd": {"lr": (0.02, 0.1, 0.5)},
+    "sgd": {"lr": (0.02, 0.1, 0.5, 2.0)},
 }
 """What is tried for each solver where its specification leaves it open; every other solver runs by its defaults."""
 
