@@ -36,7 +36,6 @@ class DLADMM:
     output: "exact" takes Z_N by Newton's method to rounding, "fista" by at most 500 accelerated gradient steps, as
     published; the two differ for the cross-entropy only.
     validation: the fraction of the training data held back; the iterate with the least risk on it is returned.
-    tolerance: as for every training in sweeps; there is no "kkt" here, so it is never met.
     dtype: of the states; None is that of the network's weights.
 
     Departures: the original finds its curvatures by doubling, one for all of W_i and one for all of A_i; but the
@@ -63,7 +62,6 @@ class DLADMM:
     rho: float = 0.01
     output: str = "exact"
     validation: float = 0.0
-    tolerance: float = 0.0
     dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +69,11 @@ class DLADMM:
         check_positive(self, "rho")
         if self.output not in OUTPUTS:
             raise ValueError(f"unknown output {self.output!r}; give one of {', '.join(OUTPUTS)}")
+
+    @property
+    def tolerance(self) -> float:
+        """It has no criterion of convergence: the budget is spent."""
+        return 0.0
 
     def train(
         self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None

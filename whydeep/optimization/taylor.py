@@ -38,7 +38,6 @@ class TaylorADMM:
     network, which count for the start of the history only. "forward" takes A and Z from the forward pass: the weights
     already fit them, and learning is far slower.
     validation: the fraction of the training data held back; the iterate with the least risk on it is returned.
-    tolerance: as for every training in sweeps; there is no "kkt" here, so it is never met.
     dtype: of the states; None is that of the network's weights. Gram matrices are float64.
 
     Departures: the original takes the pseudo-inverse of A_{i-1}; here W_i keeps to its old value with a weight of 1e-6
@@ -66,7 +65,6 @@ class TaylorADMM:
     warm_start: int = 10
     start: str = "random"
     validation: float = 0.0
-    tolerance: float = 0.0
     dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
@@ -76,6 +74,11 @@ class TaylorADMM:
             raise ValueError(f"warm_start={self.warm_start}; give a number of sweeps >= 0")
         if self.start not in STARTS:
             raise ValueError(f"unknown start {self.start!r}; give one of {', '.join(STARTS)}")
+
+    @property
+    def tolerance(self) -> float:
+        """It has no criterion of convergence: the budget is spent."""
+        return 0.0
 
     def train(
         self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None
