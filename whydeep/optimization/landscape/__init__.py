@@ -1,5 +1,6 @@
 """The landscape of the empirical risk: curvature and paths."""
 
+from . import linear_networks as linear_networks
 from .hessian import Hessian as Hessian
 from .learned import learned as learned
 from .paths import Profile as Profile
