@@ -2,6 +2,9 @@
 
 from .capacity import capacity_ledger as capacity_ledger
 from .certificate import Certificate as Certificate
-from .certificate import certify as certify
+from .certifying import certify as certify
+from .inversion import binary_kl as binary_kl
+from .inversion import binomial_tail_inverse as binomial_tail_inverse
+from .inversion import kl_inverse as kl_inverse
 from .random_labels import compare_labels as compare_labels
 from .risk import decompose as decompose

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from whydeep.core import Answer, Data, Observation, Problem, Subject, Verdict, exact
 from whydeep.core.instrument import Instrument
 from whydeep.core.record import Section, plain
-from whydeep.generalization.certificate import binomial_bound
 from whydeep.generalization.instruments import capacity_bound, heldout_certificate, random_labels
+from whydeep.generalization.inversion import binomial_tail_inverse
 from whydeep.networks import mlp
 from whydeep.optimization.backprop import Backprop
 
@@ -104,7 +104,7 @@ def test_the_certificate_is_the_one_of_the_mistakes() -> None:
     case = subject()
     found, answer = seen(heldout_certificate.instrument, case)
     wrong = round(found["mistakes on held-out samples"].value)
-    assert found["certified error"].value == binomial_bound(wrong, 90, delta=0.05)
+    assert found["certified error"].value == binomial_tail_inverse(wrong, 90, 0.05)
     assert found["generalization gap"].value == found["test error"].value - found["training error"].value
     assert (answer.verdict, answer.tone, answer.headline) == ("certified", "good", "certified error")
     assert f"({wrong} of 90)" in answer.sentence

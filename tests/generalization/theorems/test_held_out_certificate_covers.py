@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from whydeep.core import Verdict, check
-from whydeep.generalization.certificate import binomial_bound
+from whydeep.generalization.inversion import binomial_tail_inverse
 from whydeep.generalization.theorems import held_out_certificate_covers as theorem
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -19,7 +19,7 @@ def test_predicted_rate_needs_no_inversion_and_agrees_with_it(samples: int, risk
     # The other way round: invert every k, add up the probabilities of those whose bound lies below the risk.
     p = risk / 100
     slow = sum(
-        stats.binom.pmf(k, samples, p) for k in range(samples + 1) if binomial_bound(k, samples, delta=delta / 100) < p
+        stats.binom.pmf(k, samples, p) for k in range(samples + 1) if binomial_tail_inverse(k, samples, delta / 100) < p
     )
     assert theorem.predict(case, GENERATOR).value == pytest.approx(slow, abs=1e-12)
 
@@ -40,8 +40,8 @@ def test_paying_for_every_candidate_restores_coverage() -> None:
 
 
 def test_doubling_delta_is_found_out() -> None:
-    def loose(errors: int, samples: int, *, delta: float) -> float:
-        return binomial_bound(errors, samples, delta=3 * delta)
+    def loose(errors: int, samples: int, delta: float) -> float:
+        return binomial_tail_inverse(errors, samples, 3 * delta)
 
     case = theorem.Case(80, Fraction(6, 100), Fraction(5, 100), draws=20_000, bound=loose)
     assert check(theorem.claim, case).verdict is Verdict.VIOLATED

@@ -10,7 +10,8 @@ from whydeep.core.exhibit import Curve, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.numbers import percent
-from whydeep.generalization.certificate import METHODS, Certificate, certify
+from whydeep.generalization.certificate import Certificate
+from whydeep.generalization.heldout import BOUNDS, heldout_certificate
 from whydeep.generalization.risk import decompose
 
 DELTA = 0.05
@@ -33,7 +34,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
     problem = subject.problem
     assert problem.test is not None
     parts = decompose(problem.model, problem.train, test=problem.test)
-    certificate = certify(problem.model, problem.test, delta=DELTA)
+    certificate = heldout_certificate(problem.model, problem.test, delta=DELTA)
     trusted = subject.independence == "on trust"
     bound = Measurement(
         ON_TRUST if trusted else CERTIFIED,
@@ -42,15 +43,15 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         certificate.bound,
         confidence=1 - DELTA,
         unit="fraction",
-        method=f"binomial tail inversion, {certificate.errors} of {certificate.samples}",
+        method=f"binomial tail inversion, {certificate.errors} of {certificate.n}",
     )
     measurements = (
         bound,
         parts.test_error,
         parts.training_error,
         parts.gap,
-        exact("mistakes on held-out samples", certificate.errors, unit="samples"),
-        exact("held-out samples", certificate.samples, unit="samples"),
+        exact("mistakes on held-out samples", round(certificate.error * certificate.n), unit="samples"),
+        exact("held-out samples", certificate.n, unit="samples"),
         exact("error of guessing", certificate.trivial, unit="fraction", method="the commonest class"),
     )
     return Observation(measurements, (_by_samples(certificate), _comparison(certificate, subject)))
@@ -59,13 +60,13 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
 def _by_samples(certificate: Certificate) -> Curve:
     """What more or fewer held-out samples with the same error rate would certify."""
     exponents = range(-6, 7)
-    sizes = sorted({max(1, round(certificate.samples * 2.0 ** (e / 2))) for e in exponents})
-    counts = [math.ceil(certificate.rate * size) for size in sizes]
+    sizes = sorted({max(1, round(certificate.n * 2.0 ** (e / 2))) for e in exponents})
+    counts = [math.ceil(certificate.error * size) for size in sizes]
     bounds = {
-        name: [100 * METHODS[name](count, size, delta=DELTA) for count, size in zip(counts, sizes, strict=True)]
+        name: [100 * BOUNDS[name](count, size, DELTA) for count, size in zip(counts, sizes, strict=True)]
         for name in ("binomial", "hoeffding")
     }
-    rate = 100 * certificate.rate
+    rate = 100 * certificate.error
     return Curve(
         title="What a held-out set of another size would certify at the same error rate",
         x_label="held-out samples (log scale)",
@@ -74,7 +75,7 @@ def _by_samples(certificate: Certificate) -> Curve:
             Line("binomial", sizes, bounds["binomial"], role="theory"),
             Line("Hoeffding", sizes, bounds["hoeffding"], role="reference"),
             Line("measured rate", sizes, [rate] * len(sizes), role="reference"),
-            Line("this set", [certificate.samples], [100 * certificate.bound], marks=True),
+            Line("this set", [certificate.n], [100 * certificate.bound], marks=True),
         ),
         alt=(
             f"The binomial bound falls from {bounds['binomial'][0]:.2g} % at {sizes[0]} samples to "
@@ -86,8 +87,9 @@ def _by_samples(certificate: Certificate) -> Curve:
 
 
 def _comparison(certificate: Certificate, subject: Subject) -> Table:
-    k, m = certificate.errors, certificate.samples
-    rows = tuple((name, percent(METHODS[name](k, m, delta=DELTA), up=True)) for name in METHODS)
+    m = certificate.n
+    k = round(certificate.error * m)
+    rows = tuple((name, percent(BOUNDS[name](k, m, DELTA), up=True)) for name in BOUNDS)
     return Table(
         title=f"The same {k} mistakes of {m} under three inequalities ({percent(1 - DELTA)} sure)",
         columns=("method", "error at most"),

@@ -24,7 +24,7 @@ from scipy import stats
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, proportion
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.certificate import binomial_bound
+from whydeep.generalization.inversion import binomial_tail_inverse
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Case:
     draws: int
     candidates: int = 1
     paid: int = 1
-    bound: Callable[..., float] = binomial_bound
+    bound: Callable[[int, int, float], float] = binomial_tail_inverse
 
 
 def every_candidate_is_paid_for(case: Case) -> bool:
@@ -83,7 +83,7 @@ def measure(case: Case, generator: torch.Generator) -> Measurement:
         fewest = (x < risk).sum(2).min(1).values
         for k, times in enumerate(torch.bincount(fewest).tolist()):
             if k not in known:
-                known[k] = case.bound(k, m, delta=float(case.delta / case.paid)) < risk
+                known[k] = case.bound(k, m, float(case.delta / case.paid)) < risk
             violations += times * known[k]
     return proportion("violation rate", violations, case.draws // CHUNK * CHUNK)
 
@@ -92,7 +92,7 @@ CHUNK = 1000
 """Draws at a time: 2 to 10 MB of uniform numbers."""
 
 
-def beta_without_its_one(errors: int, samples: int, *, delta: float) -> float:
+def beta_without_its_one(errors: int, samples: int, delta: float) -> float:
     """A damaged certificate: the quantile of Beta(errors, samples - errors), the + 1 forgotten."""
     return 0.0 if errors == 0 else float(stats.beta.ppf(1 - delta, errors, samples - errors))
 
