@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from whydeep.core import Data, InputError
-from whydeep.generalization.chain import SLOPES, read_chain, why_no_chain
+from whydeep.generalization.chain import read_chain, why_no_chain
+from whydeep.generalization.fixed_map import SLOPES
 from whydeep.networks import cnn, mlp
 from whydeep.networks.normalise import Normalise
 

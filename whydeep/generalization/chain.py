@@ -18,27 +18,12 @@ from whydeep.core.data import Data
 from whydeep.core.errors import InputError
 from whydeep.core.evaluation import outputs
 
+from .fixed_map import FixedMap, fixed_map, is_known
 from .operator_norm import layer_norm
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 AFFINE = (nn.Linear, *CONVOLUTIONS)
-MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-AVERAGE_POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
-ADAPTIVE = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-SILENT = (nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-
-# Largest slope where it is the same for all instances. SiLU's is 1.0998, GELU's 1.1290: rounded up.
-SLOPES: dict[type[nn.Module], float] = {
-    nn.GELU: 1.13,
-    nn.Hardtanh: 1.0,
-    nn.ReLU: 1.0,
-    nn.ReLU6: 1.0,
-    nn.SiLU: 1.1,
-    nn.Sigmoid: 0.25,
-    nn.Softplus: 1.0,
-    nn.Tanh: 1.0,
-}
 
 
 @dataclass(frozen=True)
@@ -50,6 +35,11 @@ class Link:
     bias: ||b||_2 over all output positions. bias_distance: ||b - b0||_1 sqrt(positions).
     parameters: how many. lipschitz, offset: the maps that follow stretch differences by at most `lipschitz`, and send
     zero to a vector of norm at most `offset`.
+
+    The rest is of the matrix with an entry for every pair of input and output unit, `inputs` by `units`, in which a
+    convolution repeats its kernel (at most so many times: borders are not subtracted). frobenius: ||W||_F.
+    row_norms: sum of the Euclidean norms of its rows. row_sum: largest sum of |entries| of a row. bias_sum: sum of |b|
+    over the units; bias_largest: their largest. maps: those that follow; zero: largest |entry| of their image of 0.
     """
 
     name: str
@@ -60,14 +50,29 @@ class Link:
     parameters: int
     lipschitz: float
     offset: float
+    frobenius: float = 0.0
+    row_norms: float = 0.0
+    row_sum: float = 0.0
+    bias_sum: float = 0.0
+    bias_largest: float = 0.0
+    inputs: int = 1
+    units: int = 1
+    zero: float = 0.0
+    maps: tuple[FixedMap, ...] = ()
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A network's links. root_mean_square: sqrt(1/n sum_i ||x_i||^2) of what enters the first affine layer."""
+    """A network's links, and the size of what enters the first affine layer.
+
+    root_mean_square: sqrt(1/n sum_i ||x_i||^2). largest_norm: max_i ||x_i||. largest_feature: the largest root mean
+    square of one feature, max_j sqrt(1/n sum_i x_ij^2).
+    """
 
     links: tuple[Link, ...]
     root_mean_square: float
+    largest_norm: float = 0.0
+    largest_feature: float = 0.0
 
     @property
     def sizes(self) -> tuple[float, ...]:
@@ -112,7 +117,7 @@ def why_no_chain(model: nn.Module) -> str | None:
             seen_affine = True
             if isinstance(module, CONVOLUTIONS) and module.padding_mode != "zeros":
                 return f"{name} pads by {module.padding_mode!r}, for which no norm is known here"
-        elif not _known(module) and (seen_affine or any(True for _ in module.parameters())):
+        elif not is_known(module) and (seen_affine or any(True for _ in module.parameters())):
             return f"{name} is a {type(module).__name__}, for which no Lipschitz constant is known here"
     return None if seen_affine else "there is no Linear or convolution in it"
 
@@ -133,10 +138,13 @@ def read_chain(model: nn.Module, data: Data, *, start: nn.Module | None = None) 
     origin = None if start is None else [module for _, module in _folded(start) if type(module) in AFFINE]
     first = next(index for index, (_, module) in enumerate(parts) if type(module) in AFFINE)
     prefix, rest = (nn.Sequential(*(module for _, module in some)) for some in (parts[:first], parts[first:]))
-    total, device = 0.0, next(rest.parameters()).device
+    device = next(rest.parameters()).device
+    squares, largest = torch.zeros((), dtype=torch.float64, device=device), 0.0
     with torch.no_grad():
         for chosen in torch.split(torch.arange(len(data)), 2048):
-            total += float(prefix(data.x[chosen].to(device, torch.float64)).square().sum())
+            entering = prefix(data.x[chosen].to(device, torch.float64)).flatten(1).square()
+            squares = squares + entering.sum(0)
+            largest = max(largest, math.sqrt(float(entering.sum(1).max())))
         few = data.take(torch.arange(min(8, len(data))))
         signal = prefix(few.x[torch.arange(len(few))].to(device, torch.float64))
     # Folding is an identity, unless a layer is fed in a shape for which it is not.
@@ -144,17 +152,29 @@ def read_chain(model: nn.Module, data: Data, *, start: nn.Module | None = None) 
         raise InputError("the network's layers in order do not give its outputs", "give a plain chain")
     signal = signal[:1]
     links: list[Link] = []
+    zero = torch.zeros_like(signal)
     with torch.no_grad():
         for name, module in parts[first:]:
             before, signal = signal, module(signal)
             if type(module) in AFFINE:
-                links.append(_link(name, module, None if origin is None else origin[len(links)], signal))
+                links.append(_link(name, module, None if origin is None else origin[len(links)], before, signal))
+                zero = torch.zeros_like(signal)
             else:
-                slope, offset = _map(module, before, signal)
+                known, zero = fixed_map(module, before, signal), module(zero)
                 last = links[-1]
-                slopes, offsets = last.lipschitz * slope, last.offset * slope + offset
-                links[-1] = replace(last, lipschitz=slopes, offset=offsets)
-    return Chain(tuple(links), math.sqrt(total / len(data)))
+                links[-1] = replace(
+                    last,
+                    lipschitz=last.lipschitz * known.slope,
+                    offset=last.offset * known.slope + known.offset,
+                    zero=float(zero.abs().max()),
+                    maps=(*last.maps, known),
+                )
+    return Chain(
+        tuple(links),
+        math.sqrt(float(squares.sum()) / len(data)),
+        largest_norm=largest,
+        largest_feature=math.sqrt(float(squares.max()) / len(data)),
+    )
 
 
 def _flat(model: nn.Sequential, prefix: str = "") -> list[tuple[str, nn.Module]]:
@@ -183,7 +203,7 @@ def _folded(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return parts
 
 
-def _link(name: str, module: nn.Module, origin: nn.Module | None, signal: Tensor) -> Link:
+def _link(name: str, module: nn.Module, origin: nn.Module | None, before: Tensor, signal: Tensor) -> Link:
     assert isinstance(module, AFFINE)
     weight, bias = module.weight, module.bias
     assert origin is None or isinstance(origin, AFFINE)
@@ -202,49 +222,11 @@ def _link(name: str, module: nn.Module, origin: nn.Module | None, signal: Tensor
         parameters=sum(value.numel() for value in module.parameters()),
         lipschitz=1.0,
         offset=0.0,
+        frobenius=float(weight.norm()) * math.sqrt(positions),
+        row_norms=float(torch.linalg.vector_norm(weight.flatten(1), dim=1).sum()) * positions,
+        row_sum=float(weight.abs().flatten(1).sum(1).max()),
+        bias_sum=0.0 if bias is None else float(bias.abs().sum()) * positions,
+        bias_largest=0.0 if bias is None else float(bias.abs().max()),
+        inputs=before[0].numel(),
+        units=signal[0].numel(),
     )
-
-
-def _known(module: nn.Module) -> bool:
-    if isinstance(module, ADAPTIVE):
-        return bool(torch.as_tensor(module.output_size).eq(1).all())
-    if isinstance(module, MAX_POOLS) and module.return_indices:
-        return False
-    kinds = (*SILENT, *MAX_POOLS, *AVERAGE_POOLS, nn.LeakyReLU, nn.ELU)
-    return type(module) in SLOPES or isinstance(module, kinds)
-
-
-def _map(module: nn.Module, before: Tensor, after: Tensor) -> tuple[float, float]:
-    """Lipschitz constant and the norm of the image of zero."""
-    slope = 1.0
-    if type(module) in SLOPES:
-        slope = SLOPES[type(module)]
-    elif isinstance(module, nn.LeakyReLU):
-        slope = max(1.0, abs(module.negative_slope))
-    elif isinstance(module, nn.ELU):
-        slope = max(1.0, abs(module.alpha))
-    elif isinstance(module, ADAPTIVE):
-        slope = math.sqrt(after.numel() / before.numel())
-    elif isinstance(module, MAX_POOLS):
-        # Every input lies in so many windows, and a maximum moves by no more than the largest move in its window.
-        slope = math.sqrt(_windows(module, before.ndim - 2))
-    elif isinstance(module, AVERAGE_POOLS):
-        # sqrt(largest row sum x largest column sum); windows cut at the border have larger weights than 1/k.
-        covered = _windows(module, before.ndim - 2)
-        whole = not module.ceil_mode and not any(_each(module.padding, before.ndim - 2))
-        slope = math.sqrt(covered / (math.prod(_each(module.kernel_size, before.ndim - 2)) if whole else 1))
-    return slope, float(module(torch.zeros_like(before)).norm())
-
-
-def _each(value: object, dimensions: int) -> tuple[int, ...]:
-    if isinstance(value, int):
-        return (value,) * dimensions
-    return tuple(int(one) for one in value)  # type: ignore[attr-defined]  # a tuple of ints, by torch's own types
-
-
-def _windows(pool: nn.Module, dimensions: int) -> int:
-    """In how many windows of a pooling an input can lie, at most."""
-    kernel = _each(pool.kernel_size, dimensions)
-    stride = _each(pool.stride, dimensions)
-    dilated = any(step != 1 for step in _each(getattr(pool, "dilation", 1), dimensions))
-    return math.prod(k if dilated else -(-k // s) for k, s in zip(kernel, stride, strict=True))
