@@ -1,6 +1,7 @@
 """The landscape of the empirical risk: curvature and paths."""
 
 from . import linear_networks as linear_networks
+from . import pennington_bahri as pennington_bahri
 from .hessian import Hessian as Hessian
 from .learned import learned as learned
 from .paths import Profile as Profile
