@@ -1,0 +1,156 @@
+r"""What a path of SGLD leaves behind: the sums from which its generalization certificates are computed.
+
+Q is the law of the path w_0, ..., w_N of the update with the data's gradients g_k, P the law of the same update with
+other drifts p_k in their place: p_k = 0 is the data-free prior (the drift of weight decay stays), p_k the gradient on
+a part of the data is the prior that follows this part. Both start in the same law with the same noise, so with
+sigma_k^2 = 2 eta_k / beta_k and d_k = g_k - p_k the path that Q draws with the noise z_k is the path that P draws with
+the noise z_k - (eta_k / sigma_k) d_k, and
+
+    ln dQ/dP (path) = sum_k beta_k eta_k ||d_k||^2 / 4 - sqrt(beta_k eta_k / 2) <d_k, z_k>        in nats.
+
+The first sum is the path's divergence: its expectation is KL(Q || P), for the second has expectation zero. Every group
+of parameters contributes its own terms.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LogRatio:
+    """ln dQ/dP of one path: `divergence` - `fluctuation`, in nats.
+
+    divergence: sum_k beta_k eta_k ||d_k||^2 / 4. fluctuation: sum_k sqrt(beta_k eta_k / 2) <d_k, z_k>, of mean zero and
+    variance 2 KL. decayed: the divergence with the weights exp(-lambda (T_N - T_k) / 2), T_k = eta_1 + ... + eta_k and
+    lambda the weight decay.
+    """
+
+    divergence: float = 0.0
+    fluctuation: float = 0.0
+    decayed: float = 0.0
+
+    @property
+    def value(self) -> float:
+        """ln dQ/dP; infinite where a step without noise followed the data."""
+        return self.divergence if math.isinf(self.divergence) else self.divergence - self.fluctuation
+
+    def __add__(self, other: LogRatio) -> LogRatio:
+        return LogRatio(
+            self.divergence + other.divergence,
+            self.fluctuation + other.fluctuation,
+            self.decayed + other.decayed,
+        )
+
+    def longer(self, *, heat: float, squared: float, inner: float, decay: float) -> LogRatio:
+        """Return the sums after one more step: heat = beta eta, squared = ||d||^2, inner = <d, z>."""
+        # Without noise (heat infinite) the prior cannot follow where the data pushed at all.
+        term = heat * squared / 4 if squared > 0 else 0.0
+        swing = math.sqrt(heat / 2) * inner if math.isfinite(heat) else 0.0
+        return LogRatio(self.divergence + term, self.fluctuation + swing, decay * self.decayed + term)
+
+
+@dataclass(frozen=True)
+class LangevinPath:
+    """The sums along a path of SGLD until now.
+
+    groups: against the data-free prior, by parameter group. prior: against the prior that followed a part of the data,
+    None where none did in some step. squared: sum_k eta_k ||g_k||^2. time: T_N = sum_k eta_k of the first group.
+    rates: (eta, beta, steps) of the first group, run by run; one_rate: whether all groups had the same.
+    clip: the bound that each sample's gradient was clipped to, if any.
+    """
+
+    steps: int
+    groups: tuple[LogRatio, ...]
+    prior: LogRatio | None
+    squared: float
+    time: float
+    rates: tuple[tuple[float, float, int], ...]
+    one_rate: bool
+    clip: float | None
+
+    @property
+    def data_free(self) -> LogRatio:
+        """The log-ratio against the data-free prior, all groups together."""
+        return sum(self.groups, LogRatio())
+
+
+@dataclass(frozen=True)
+class Step:
+    """One group's share of a step: ||g||^2, <g, z>, and ||d||^2, <d, z> where a prior followed a part of the data."""
+
+    squared: float
+    inner: float
+    apart: float | None = None
+    apart_inner: float = 0.0
+    lr: float = 0.0
+    beta: float = math.inf
+    weight_decay: float = 0.0
+
+    @property
+    def heat(self) -> float:
+        """beta eta, infinite for a step without noise."""
+        return self.lr * self.beta if self.lr > 0 else 0.0
+
+
+@dataclass
+class Accumulator:
+    """The sums while they grow."""
+
+    clip: float | None = None
+    groups: list[LogRatio] = field(default_factory=list)
+    prior: LogRatio | None = field(default_factory=LogRatio)
+    squared: float = 0.0
+    rates: list[tuple[float, float]] = field(default_factory=list)
+    one_rate: bool = True
+
+    def advance(self, groups: list[Step]) -> None:
+        """Add one step of all groups."""
+        self.groups += [LogRatio()] * (len(groups) - len(self.groups))  # a group may join later
+        for index, step in enumerate(groups):
+            decay = math.exp(-step.weight_decay * step.lr / 2)
+            self.groups[index] = self.groups[index].longer(
+                heat=step.heat, squared=step.squared, inner=step.inner, decay=decay
+            )
+            self.squared += step.lr * step.squared
+            if step.apart is None:
+                self.prior = None
+            elif self.prior is not None:
+                # The decayed form is kept against the data-free prior only, as the slide has it.
+                self.prior = self.prior.longer(heat=step.heat, squared=step.apart, inner=step.apart_inner, decay=1.0)
+        self.rates.append((groups[0].lr, groups[0].beta))
+        self.one_rate &= all((step.lr, step.beta) == self.rates[-1] for step in groups)
+
+    def snapshot(self) -> LangevinPath:
+        """Return the sums as they are now."""
+        runs = tuple((lr, beta, len(list(same))) for (lr, beta), same in groupby(self.rates))
+        return LangevinPath(
+            steps=len(self.rates),
+            groups=tuple(self.groups),
+            prior=self.prior if self.rates else None,
+            squared=self.squared,
+            time=math.fsum(lr for lr, _ in self.rates),
+            rates=runs,
+            one_rate=self.one_rate,
+            clip=self.clip,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums as plain numbers, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Accumulator:
+        """Return the accumulator of a checkpoint."""
+        prior = state["prior"]
+        return cls(
+            **state
+            | {
+                "groups": [LogRatio(**sums) for sums in state["groups"]],
+                "prior": None if prior is None else LogRatio(**prior),
+                "rates": list(state["rates"]),
+            }
+        )
