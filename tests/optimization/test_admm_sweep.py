@@ -1,4 +1,3 @@
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +5,7 @@ import pytest
 import torch
 from problems import blobs
 from scipy.optimize import minimize
+from threaded_group import together
 from torch import nn
 
 from whydeep.networks import mlp
@@ -331,29 +331,18 @@ def test_two_holders_of_samples_get_the_result_of_one_by_the_sums_alone(second):
     lagrangian, state = case("cross_entropy", second=second)
     fresh = replace(state, states=(state.states[0], *(v.clone() for v in state.states[1:])))
     fresh = replace(fresh, multipliers=tuple(m.clone() for m in state.multipliers))
-    parts, barrier, slots, found = parts_of(fresh, lagrangian.targets, 5), threading.Barrier(2), {}, {}
-    calls = []
+    parts = parts_of(fresh, lagrangian.targets, 5)
 
-    def holder(rank):
-        def reduce(sums, bounds):
-            calls.append(rank)
-            slots[rank] = (sums.clone(), bounds.clone())
-            barrier.wait(timeout=10)
-            sums.copy_(slots[0][0] + slots[1][0])
-            bounds.copy_(torch.maximum(slots[0][1], slots[1][1]))
-            barrier.wait(timeout=10)
+    def holder(group):
+        weights = sweep_parts(lagrangian, [parts[group.rank]], state.weights, Options(group=group))
+        return weights, group.calls
 
-        found[rank] = sweep_parts(lagrangian, [parts[rank]], state.weights, Options(reduce=reduce))
-
-    threads = [threading.Thread(target=holder, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert_close(replace(fresh, weights=found[0]), sweep(lagrangian, state, exact_constant))
-    assert all(torch.equal(one, other) for one, other in zip(found[0], found[1], strict=True))
+    (first, calls), (second_found, _) = together(2, holder)
+    assert_close(replace(fresh, weights=first), sweep(lagrangian, state, exact_constant))
+    assert all(torch.equal(one, other) for one, other in zip(first, second_found, strict=True))
     if second is nn.Tanh:
-        assert calls.count(0) == 1  # behind a kink the shortened steps need sums of their own
+        # Sums and bounds, then the solves, dealt out. Behind a kink the shortened steps need sums of their own.
+        assert calls == ["add", "maximum", "hand out", "hand out"]
 
 
 def test_over_relaxation_moves_the_target_of_states_and_multipliers():

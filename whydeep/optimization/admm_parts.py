@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .activation import Activation
 from .chain import Layer
+from .distributed import ALONE, Group
 from .lagrangian import State
 from .majoriser import exact_constant
 
@@ -22,23 +23,19 @@ INNER_CHANGE = 1e-7
 """An exact minimisation ends when a step changes a weight matrix, or a sample's state, by this share of its norm."""
 
 
-def alone(sums: Tensor, bounds: Tensor) -> None:
-    """Leave the sums as they are: there is one process only."""
-
-
 @dataclass(frozen=True)
 class Options:
     """How the steps are taken.
 
     constant: curvature of the quadratics. exact: each step is repeated until it no longer moves.
     relaxation: a in a s(U_i) + (1 - a) V_i, which takes the place of s(U_i) in the steps for V_i and Lambda_i.
-    reduce: (sums, bounds), flat float64 -> None; replaces them by the sums and the maxima over all processes.
+    group: the processes that hold samples; sums over samples are taken over all of them.
     """
 
     constant: Constant = exact_constant
     exact: bool = False
     relaxation: float = 1.0
-    reduce: Callable[[Tensor, Tensor], None] = alone
+    group: Group = ALONE
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,20 @@ without their cancellation of large terms near a solution. Repeated to the end t
 
 The seam for more data than one machine holds. The samples come in parts, each with its own states and multipliers. A
 sweep reads every part once for sums (G'A, A'A, bounds of B), solves for all W_i, and then updates every part by itself,
-in place. Only the sums see all samples: `Options.reduce` adds them up over processes.
+in place. Only the sums see all samples: `Options.group` adds them up over processes, which deal the solves out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .admm_parts import Constant, Options, Part, parts_of
 from .admm_states import response, update_part
 from .admm_weights import weight_steps
+from .distributed import Group, dealt
 from .lagrangian import Lagrangian, State
 
 
@@ -47,10 +49,29 @@ def sweep_parts(
     """
     new, curvatures = weight_steps(lagrangian, parts, weights, options, grams=grams)
     # One response a layer for all parts; the curvature is that of the layer above, from the same B as its W-step.
-    responses = [response(lagrangian, index, new[index + 1], curvatures[index + 1]) for index in range(len(new) - 1)]
+    responses = _responses(lagrangian, new, curvatures, options.group)
     for part in parts:
         update_part(lagrangian, part, new, responses, options)
     return new
+
+
+def _responses(
+    lagrangian: Lagrangian, weights: Sequence[Tensor], curvatures: Sequence[float], group: Group
+) -> list[tuple[Tensor, float]]:
+    """Return what `response` does for layers 2..N, each computed by one process and handed to the others."""
+    layers = lagrangian.chain.layers[1:]
+    owners = dealt(
+        [float(layer.linear.weight.numel()) * min(layer.linear.weight.shape) for layer in layers], group.size
+    )
+    found = []
+    for index, (layer, owner) in enumerate(zip(layers, owners, strict=True)):
+        above = weights[index + 1]
+        if owner == group.rank:
+            found.append(response(lagrangian, index, above, curvatures[index + 1])[0])
+        else:
+            found.append(torch.empty_like(layer.without_bias(above)))
+    group.hand_out(found, owners)
+    return list(zip(found, curvatures[1:], strict=True))
 
 
 def sweep(lagrangian: Lagrangian, state: State, options: Options | Constant) -> State:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .admm_parts import INNER_CHANGE, INNER_STEPS, Options, Part, alone, curvature, misfit_gradient
+from .admm_parts import INNER_CHANGE, INNER_STEPS, Options, Part, curvature, misfit_gradient
+from .distributed import dealt
 from .gram import steady_factor
 from .guard import shares
 from .lagrangian import Lagrangian
@@ -30,36 +31,75 @@ def weight_steps(
 
     grams: the A'A that do not change, by index; those of the samples are kept there.
     Cost for a layer of a inputs and b outputs: n a (4 b + a) operations, the n a^2 of them in float64 for A'A, and one
-    factorisation; behind a kink 4 n a b more.
+    factorisation; behind a kink 4 n a b more. The solves are dealt out to the processes of the group.
     """
     indices = range(len(weights))
     grams = {} if grams is None else grams
+    group = options.group
     products = [_product(lagrangian, parts, weights[index], index) for index in indices]
     own = {index: _gram(lagrangian, parts, index) for index in indices if index not in grams}
     bounds = torch.stack([_bounds(lagrangian, parts, index) for index in indices])
-    _reduce(options, [*products, *own.values()], bounds)
+    group.add(products, symmetric=list(own.values()))
+    group.maximum(bounds)
     grams.update({0: own[0]} if 0 in own else {})
-    found, curvatures = [], []
+    curvatures = tuple(
+        curvature(layer, -float(low), float(high), options.constant)
+        for layer, (low, high) in zip(lagrangian.chain.layers, bounds.tolist(), strict=True)
+    )
+    # Of a layer with a inputs and b outputs the factorisation is a^3/3 operations, and its use 2 a^2 b.
+    owners = dealt([w.shape[1] ** 2 * (w.shape[1] / 3 + 2 * w.shape[0]) for w in weights], group.size)
+    solvers: dict[int, Callable[[Tensor, Tensor], Tensor]] = {}
+    steps = []
+    for index in indices:
+        steps.append(torch.empty_like(weights[index]))
+        if owners[index] == group.rank:
+            matrix = own[index] if index in own else grams[index]
+            solve = _solver(lagrangian, index, matrix, curvatures[index], alone=group.size == 1)
+            steps[-1] = solve(products[index], weights[index])
+            if options.exact:
+                solvers[index] = solve
+    group.hand_out(steps, owners)
+    found = []
     for index, layer in enumerate(lagrangian.chain.layers):
-        h = curvature(layer, -float(bounds[index, 0]), float(bounds[index, 1]), options.constant)
-        beta, ridge = lagrangian.betas[index], lagrangian.ridges[index]
-        weight, product = weights[index], products[index]
-        hessian = beta * h * (own[index] if index in own else grams[index])
-        lower = steady_factor(hessian, ridge)
+        weight, step = weights[index], steps[index]
         for again in range(INNER_STEPS if options.exact else 1):
             if again:
                 product = _product(lagrangian, parts, weight, index)
-                _reduce(options, [product], bounds)
-            gradient = beta * product + ridge * weight.double()
-            step = torch.cholesky_solve(gradient.T, lower).T.to(weight.dtype)
+                group.add([product])
+                if index in solvers:
+                    step = solvers[index](product, weight)
+                group.hand_out([step], [owners[index]])
+            if group.size > 1 and not bool(torch.isfinite(step).all()):
+                raise ArithmeticError("a step of the weights is not finite")
             if layer.activation.left is not None:
                 step = step * _unit_shares(lagrangian, parts, weight, step, index, options)[:, None]
             weight = weight - step
             if float(step.norm()) <= INNER_CHANGE * float(weight.norm()):
                 break
         found.append(weight)
-        curvatures.append(h)
-    return tuple(found), tuple(curvatures)
+    return tuple(found), curvatures
+
+
+def _solver(
+    lagrangian: Lagrangian, index: int, matrix: Tensor, h: float, *, alone: bool
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return (G'A, W) -> the step (beta_i G'A + ridge_i W)(ridge_i I + beta_i h A'A)^-1, for `matrix` A'A.
+
+    Where it cannot be solved the step is NaN, which all processes see; a process alone raises `ArithmeticError`.
+    """
+    beta, ridge = lagrangian.betas[index], lagrangian.ridges[index]
+    try:
+        lower = steady_factor(beta * h * matrix, ridge)
+    except ArithmeticError:
+        if alone:
+            raise
+        return lambda product, weight: torch.full_like(weight, torch.nan)
+
+    def solve(product: Tensor, weight: Tensor) -> Tensor:
+        gradient = beta * product + ridge * weight.double()
+        return torch.cholesky_solve(gradient.T, lower).T.to(weight.dtype)
+
+    return solve
 
 
 def _product(lagrangian: Lagrangian, parts: Sequence[Part], weight: Tensor, index: int) -> Tensor:
@@ -88,17 +128,6 @@ def _bounds(lagrangian: Lagrangian, parts: Sequence[Part], index: int) -> Tensor
     return torch.stack([-low.amin(), high.amax()])
 
 
-def _reduce(options: Options, tensors: Sequence[Tensor], bounds: Tensor) -> None:
-    if options.reduce is alone:
-        return
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    options.reduce(flat, bounds.view(-1))
-    first = 0
-    for tensor in tensors:
-        tensor.copy_(flat[first : first + tensor.numel()].view_as(tensor))
-        first += tensor.numel()
-
-
 def _unit_shares(
     lagrangian: Lagrangian, parts: Sequence[Part], weight: Tensor, step: Tensor, index: int, options: Options
 ) -> Tensor:
@@ -116,7 +145,7 @@ def _unit_shares(
         for u, change, wanted in through:
             value, _ = layer.activation.value_and_slope(torch.addcmul(u, change, t, value=-1))
             misfit += value.sub_(wanted).square_().sum(0, dtype=torch.float64)
-        _reduce(options, [misfit], misfit.new_zeros(1))
+        options.group.add([misfit])
         row = weight - t[:, None] * step
         return ridge / 2 * row.square().sum(1, dtype=torch.float64) + beta / 2 * misfit
 
