@@ -2,6 +2,7 @@
 
 from . import linear_networks as linear_networks
 from . import pennington_bahri as pennington_bahri
+from . import teacher_student as teacher_student
 from .hessian import Hessian as Hessian
 from .learned import learned as learned
 from .paths import Profile as Profile
