@@ -11,19 +11,22 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from whydeep.core.data import Data
+from whydeep.core.errors import InputError
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
 from whydeep.core.training import Callback, Outcome, Progress, Status, Training
 
 from .chain import Chain
+from .checkpoint import Checkpoint, Saved, load_checkpoint, save_checkpoint, settings_of
+from .distributed import ALONE, Group, any_of, check_same, share
+from .watched import ROWS, Watched, Weights, identity
 
-Weights = tuple[Tensor, ...]
 RESTARTS = 5
 """How often a training is taken back to its best weights before it counts as diverged."""
 
@@ -81,9 +84,13 @@ def check_positive(solver: Sweeper, *names: str) -> None:
             raise ValueError(f"{name}={getattr(solver, name)}; give a positive number")
 
 
-def data_norm(x: Tensor, targets: Tensor) -> float:
+def data_norm(x: Tensor, targets: Tensor, group: Group = ALONE) -> float:
     """Return the Frobenius norm of [X, 1, Y], to which "kkt" and "feasibility" are relative: no sweep changes it."""
-    return math.sqrt(float(x.double().square().sum()) + len(x) + float(targets.square().sum()))
+    blocks = zip(torch.split(x, ROWS), torch.split(targets, ROWS), strict=True)
+    squares = sum(float(rows.double().square().sum()) + float(wanted.square().sum()) for rows, wanted in blocks)
+    total = torch.tensor([squares + len(x)], dtype=torch.float64, device="cpu")
+    group.add([total])
+    return math.sqrt(float(total))
 
 
 def train_in_sweeps(
@@ -94,50 +101,55 @@ def train_in_sweeps(
     name: str,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
+    group: Group = ALONE,
+    checkpoint: Checkpoint | None = None,
 ) -> Training:
     """Train a copy of `problem.model` by an alternating method from its present parameters.
 
     begin: (chain of the copy, training samples without the validation split) -> the iteration at its start.
     name: of the solver, for messages. generator: draws the validation split.
+    group: the processes that train together. All are given the same problem and the same generator; each keeps its
+    share of the samples, and `begin` gets that. What is decided is decided on sums over all of them, so that every
+    process does the same and returns the same weights. checkpoint: where the run is saved, and whether it goes on.
 
     History: "loss" (risk of the network itself, the mean over the training samples), what `Iteration.monitor` tells,
     "seconds" (in sweeps only), for classes "error", with a split "validation" (risk); one entry a sweep and the start.
     Outcome DIVERGED when the iteration breaks down and no restart helps: the model is the best finite one.
     Warns by `SurrogateWarning` when the objective has fallen to half and less while the network's own loss has fallen
-    by less than a fifth of that share. Raises `InputError` when the model is no chain.
+    by less than a fifth of that share. Raises `InputError` when the model is no chain, when there are fewer samples
+    than processes or these were given different problems, and on a checkpoint of another training; `LostProcess` when
+    a process of the group is lost.
     """
     model = problem.copy()
     chain = Chain.of(model, solver=name)
     train, held = problem.train, None
     if solver.validation:
         held, train = train.split(max(1, round(solver.validation * len(train))), or_default(generator))
-    run = _Run(solver, problem, model, chain, begin(chain, train), _Watched(problem, chain, train, held))
+    if len(train) < group.size:
+        raise InputError(f"{len(train)} samples for {group.size} processes", "start no more processes than samples")
+    settings = settings_of(solver, name, identity(train, held))
+    saved = None
+    if checkpoint is not None and checkpoint.resume:
+        saved = load_checkpoint(checkpoint.path, settings)
+        chain.load(saved.last)
+    squares = [float(weight.square().sum()) for weight in chain.weights()]
+    numbers = [0 if saved is None else saved.done, *identity(train, held).values(), *squares]
+    check_same(group, torch.tensor(numbers, dtype=torch.float64, device="cpu"))
+    own = share(group, train)
+    assert own is not None
+    run = _Run(
+        solver,
+        problem,
+        model,
+        chain,
+        begin(chain, own),
+        Watched(problem, chain, own, share(group, held), held is not None, group),
+        settings,
+        checkpoint,
+    )
+    if saved is not None:
+        run.go_on(saved)
     return run.training(callback)
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """The samples on which the network itself is measured."""
-
-    problem: Problem
-    chain: Chain
-    train: Data
-    held: Data | None
-
-    def measure(self, weights: Weights) -> dict[str, float]:
-        output = self._outputs(weights, self.train)
-        values = {"loss": self._risk(output, self.train)}
-        if self.problem.train.classes is not None:
-            values["error"] = float((output.argmax(1) != self.train.targets).double().mean())
-        if self.held is not None:
-            values["validation"] = self._risk(self._outputs(weights, self.held), self.held)
-        return values
-
-    def _outputs(self, weights: Weights, data: Data) -> Tensor:
-        return self.chain.outputs(weights, self.chain.rows(data, weights[0].dtype))
-
-    def _risk(self, output: Tensor, data: Data) -> float:
-        return float(self.problem.per_sample(output, data.targets).double().mean())
 
 
 @dataclass
@@ -149,40 +161,68 @@ class _Run:
     model: nn.Module
     chain: Chain
     iteration: Iteration
-    watched: _Watched
+    watched: Watched
+    settings: Mapping[str, Any]
+    checkpoint: Checkpoint | None
 
     def __post_init__(self) -> None:
         self.history: dict[str, list[float]] = {}
         self.seconds = 0.0
-        self.restarts = 0
+        self.restarts = self.done = 0
         self.last = self.iteration.weights()
         self.best = (math.inf, self.last)
 
+    def go_on(self, saved: Saved) -> None:
+        """Take up a run from its checkpoint; the chain has its last weights already."""
+        self.history = {name: list(values) for name, values in saved.history.items()}
+        self.seconds = self.history["seconds"][-1]
+        self.best = (saved.score, tuple(w.to(self.last[0]) for w in saved.best))
+        self.done, self.restarts = saved.done, saved.restarts
+        for _ in range(saved.restarts):  # as cautious as it was
+            self.iteration.restart(self.last)
+
     def training(self, callback: Callback | None) -> Training:
-        outcome = None if self._record() else Outcome(Status.DIVERGED, "the risk is not finite at the start")
-        done = 0
+        outcome = None
+        if not self.history and not self._record():
+            outcome = Outcome(Status.DIVERGED, "the risk is not finite at the start")
+        elif self.done >= self.solver.sweeps:
+            outcome = Outcome(Status.BUDGET_SPENT, f"{self.done} sweeps were done already")
         while outcome is None:
             fault = self._sweep()
             if fault is not None:
-                outcome = self._take_back(fault, done + 1)
+                outcome = self._take_back(fault, self.done + 1)
                 continue
-            done += 1
-            outcome = self._verdict(done, callback)
-        keep_best = self.history and (self.watched.held is not None or outcome.diverged)
+            self.done += 1
+            outcome = self._verdict(self.done, callback)
+            self._save(at_the_end=outcome is not None)
+        keep_best = self.history and (self.watched.validates or outcome.diverged)
         self.chain.load(self.best[1] if keep_best else self.last)
-        history = {name: torch.tensor(values, dtype=torch.float64) for name, values in self.history.items()}
+        history = {
+            name: torch.tensor(values, dtype=torch.float64, device="cpu") for name, values in self.history.items()
+        }
         return Training(self.model, history, self._warned(outcome), self.seconds)
 
     def _sweep(self) -> str | None:
         """Do one sweep and record it; return what went wrong."""
         began = time.perf_counter()
+        fault = None
         try:
             self.iteration.sweep()
-        except ArithmeticError as fault:
-            return str(fault)
+        except ArithmeticError as error:
+            fault = str(error)
         finally:
             self.seconds += time.perf_counter() - began
+        if any_of(self.watched.group, fault is not None):
+            return fault or "a step broke down in another process"
         return None if self._record() else "the iterate or its risk is not finite"
+
+    def _save(self, *, at_the_end: bool) -> None:
+        checkpoint = self.checkpoint
+        if checkpoint is None or self.watched.group.rank or not (at_the_end or self.done % checkpoint.every == 0):
+            return
+        score, best = self.best
+        saved = Saved(self.last, best, score, self.history, self.done, self.restarts, self.settings)
+        save_checkpoint(checkpoint.path, saved)
 
     def _take_back(self, fault: str, number: int) -> Outcome | None:
         self.restarts += 1
@@ -198,7 +238,7 @@ class _Run:
         values = self.watched.measure(weights) | dict(self.iteration.monitor()) | {"seconds": self.seconds}
         if not all(math.isfinite(value) for value in values.values()):
             return False
-        judged = values["validation" if self.watched.held is not None else "loss"]
+        judged = values["validation" if self.watched.validates else "loss"]
         if judged < self.best[0] or not self.history:
             self.best = (judged, weights)
         self.last = weights
@@ -211,7 +251,8 @@ class _Run:
             return Outcome(
                 Status.CONVERGED, f"the KKT residual is at most {self.solver.tolerance:g} after {done} sweeps"
             )
-        if callback is not None and callback(Progress(done, self.solver.sweeps, self.history["loss"][-1])):
+        stop = callback is not None and bool(callback(Progress(done, self.solver.sweeps, self.history["loss"][-1])))
+        if any_of(self.watched.group, stop):
             return Outcome(Status.INTERRUPTED, f"stopped by the callback after sweep {done}")
         if done == self.solver.sweeps:
             taken_back = f", {self.restarts} times taken back" if self.restarts else ""

@@ -97,6 +97,10 @@ class Chain:
         """Return the samples as rows (n, inputs); raises `InputError` when the network expects no rows."""
         x = data.in_memory().x
         assert isinstance(x, Tensor)
+        return self.flat(x, dtype)
+
+    def flat(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return some samples (m, ...) as rows (m, inputs); raises `InputError` when the network expects no rows."""
         if not self.flatten and x.ndim != 2:
             raise InputError(
                 f"the samples have shape {tuple(x.shape[1:])} and the model takes rows",
