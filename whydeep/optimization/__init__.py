@@ -3,10 +3,13 @@
 from .admm import ADMM as ADMM
 from .backprop import Backprop as Backprop
 from .bcd import BCD as BCD
+from .clipped_gradients import batch_heat as batch_heat
+from .clipped_gradients import clipped_gradients as clipped_gradients
 from .dladmm import DLADMM as DLADMM
 from .gradient_flow import dense_layers as dense_layers
 from .gradient_flow import gradient_norms as gradient_norms
 from .gradient_flow import mean_field as mean_field
+from .langevin_run import langevin_run as langevin_run
 from .msa import EMSA as EMSA
 from .msa import MSA as MSA
 from .named import automatic as automatic
