@@ -2,19 +2,62 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
+from whydeep.core.data import Data
 from whydeep.core.errors import InputError
+from whydeep.core.randomness import or_default, spawn
 from whydeep.core.training import Solver
 from whydeep.data.accept import as_data
 
 from .certificate import Certificate
+from .disintegrated import disintegrated_certificate
 from .heldout import BOUNDS, heldout_certificate
 from .inversion import check_delta
+from .learnt_prior import learnt_prior
+from .pac_bayes import confidence_nats, pac_bayes_certificate
+from .posterior_training import train_posterior
 from .preconditions import check_disjoint, check_fixed
 from .risk import Classifier
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a method that trains works on."""
+
+    model: nn.Module
+    heldout: Data
+    train: Data
+    solver: Solver
+    delta: float
+    candidates: int
+    generator: torch.Generator
+
+
+def _gaussian(task: _Task, certificate: Callable[..., Certificate]) -> Certificate:
+    """Train the prior on `train`, the posterior on `heldout`, and certify it there."""
+    prior = learnt_prior(task.model, task.train, task.solver, generator=spawn(task.generator))
+    union = math.log(task.candidates)
+    nats = confidence_nats(len(task.heldout), task.delta) + union
+    posterior = train_posterior(prior, task.heldout, nats=nats, generator=spawn(task.generator))
+    found = certificate(posterior, prior, task.heldout, delta=task.delta, union=union, generator=spawn(task.generator))
+    centre = prior.network(prior.mean)
+    plain = heldout_certificate(centre, task.heldout, delta=task.delta, candidates=task.candidates)
+    return replace(found, candidates=task.candidates, baseline=plain)
+
+
+TRAINED: dict[str, Callable[[_Task], Certificate]] = {
+    "disintegrated": lambda task: _gaussian(task, disintegrated_certificate),
+    "pac-bayes-kl": lambda task: _gaussian(task, pac_bayes_certificate),
+}
+"""The methods that train."""
+METHODS = (*BOUNDS, *TRAINED)
 
 
 def certify(
@@ -32,28 +75,54 @@ def certify(
 
     model: a network, a fitted scikit-learn classifier, or a function of x that returns labels or scores.
     heldout, train: `Data`, a pair (x, y) of tensors or arrays, or a DataLoader.
-    delta: the probability with which the certificate may be wrong. method: "binomial" (exact, never beaten by
-    the next two), "kl" or "hoeffding".
+    delta: the probability with which the certificate may be wrong.
+    method: of the given classifier, from its mistakes on `heldout`,
+        "binomial" (exact, never beaten by the next two), "kl", "hoeffding";
+    of a network that `solver` trains on `train` from a copy of `model`, which is returned as `classifier`,
+        "pac-bayes-kl": of the mean error of networks drawn from a Gaussian posterior, which is trained on `heldout`,
+        "disintegrated": of one network drawn from it.
+    train: where given, no held-out sample may be among its samples; else their independence is on trust.
     candidates: the number of classifiers among which this one was picked by its errors on `heldout`; the union bound
     gives each delta / candidates.
+    generator: for trainings and draws; None is seeded with 0.
+    The plain binomial certificate of the same network stands beside every other one, as `baseline`.
 
     Raises `ValueError` on a delta outside (0, 1), an unknown method or candidates below 1, `InputError` when the data
     have no classes, when held-out samples are among those of `train`, when the network is in training mode and differs
-    there, or when the classifier's output does not fit. Cost: one pass over `heldout`.
+    there, when the classifier's output does not fit, or when a method that trains lacks `train` or `solver`.
+    Cost: one pass over `heldout`; the methods that train say theirs.
 
     >>> import torch
     >>> y = torch.arange(20) % 2
     >>> certify(lambda x: x[:, 0], (y[:, None].float(), y)).sentence
     'Its error on new samples is at most 14 % (95 % sure); it measures 0 % (0 of 20).'
     """
-    if method not in BOUNDS:
-        raise ValueError(f"unknown method {method!r}; give one of {', '.join(sorted(BOUNDS))}")
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; give one of {', '.join(METHODS)}")
+    if candidates < 1:
+        raise ValueError(f"candidates={candidates}; give the number of classifiers compared, at least 1")
     check_delta(delta)
     known = None if train is None else as_data(train, name="training data")
     data = as_data(heldout, name="held-out data", like=known)
-    if known is not None:
-        check_disjoint(known, data)
     if data.classes is None:
         raise InputError(f"{data.name} has no classes, so there are no mistakes to count", "give data with classes")
+    if known is not None:
+        check_disjoint(known, data)
+    if method in TRAINED:
+        if known is None or solver is None:
+            lacking = " and ".join(name for name, given in (("train", known), ("solver", solver)) if given is None)
+            raise InputError(
+                f"method {method} trains a network, and there is no {lacking}",
+                "give train= and solver=, or take method binomial",
+            )
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                f"method {method} needs the weights of a network, and the classifier is {type(model).__name__}",
+                "give a torch.nn.Module, or take method binomial",
+            )
+        return TRAINED[method](_Task(model, data, known, solver, delta, candidates, or_default(generator)))
     check_fixed(model, data)
-    return heldout_certificate(model, data, delta=delta, method=method, candidates=candidates)
+    plain = heldout_certificate(model, data, delta=delta, candidates=candidates)
+    if method == "binomial":
+        return plain
+    return replace(heldout_certificate(model, data, delta=delta, method=method, candidates=candidates), baseline=plain)

@@ -75,9 +75,9 @@ def check_fixed(model: Classifier, data: Data) -> None:
 def _changes(module: nn.Module) -> bool:
     """Whether the module behaves otherwise in training mode."""
     if isinstance(module, nn.modules.dropout._DropoutNd):
-        return module.p > 0
+        return bool(module.p > 0)
     if isinstance(module, nn.MultiheadAttention):
-        return module.dropout > 0
+        return bool(module.dropout > 0)
     return isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None
 
 

@@ -1,0 +1,132 @@
+"""Trains a Gaussian posterior by minimising a PAC-Bayes bound. What comes out is certified later, by counting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from whydeep.core.data import Data
+from whydeep.core.randomness import or_default
+
+from .gaussian_posterior import Gaussian
+from .inversion import kl_inverse
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+class _InverseKl(torch.autograd.Function):
+    """p = kl_inverse(q, c), with the derivatives of the implicit function kl(q || p) = c."""
+
+    @staticmethod
+    def forward(context: torch.autograd.function.FunctionCtx, q: Tensor, c: Tensor) -> Tensor:
+        p = kl_inverse(float(q.detach()), float(c.detach()))
+        context.at = float(q.detach()), p  # type: ignore[attr-defined]
+        return q.new_tensor(p)
+
+    @staticmethod
+    def backward(context: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        q, p = context.at  # type: ignore[attr-defined]
+        q, p = min(max(q, 1e-9), 1 - 1e-9), min(p, 1 - 1e-9)
+        p = max(p, q + 1e-9)
+        # d kl / dp = (p - q) / (p (1 - p)); d kl / dq = ln(q (1 - p) / (p (1 - q))).
+        rate = p * (1 - p) / (p - q)
+        return grad * -rate * math.log(q * (1 - p) / (p * (1 - q))), grad * rate
+
+
+def kl_objective(risk: Tensor, cost: Tensor) -> Tensor:
+    """max {p : kl(risk || p) <= cost}: the Seeger-Maurer bound itself; beyond a surrogate risk of 1, McAllester's."""
+    if float(risk.detach()) >= 1 - 1e-6:
+        return risk + torch.sqrt(cost / 2)
+    bound: Tensor = _InverseKl.apply(risk, cost)  # type: ignore[no-untyped-call]
+    return bound
+
+
+def quadratic_objective(risk: Tensor, cost: Tensor) -> Tensor:
+    """(sqrt(risk + c) + sqrt(c))^2 with c = cost / 2, never below the kl bound (Perez-Ortiz et al. 2021)."""
+    half = cost / 2
+    return (torch.sqrt(risk + half) + torch.sqrt(half)).square()
+
+
+def lambda_objective(risk: Tensor, cost: Tensor) -> Tensor:
+    """risk / (1 - l/2) + cost / (l (1 - l/2)) at its best l = 2 / (sqrt(2 risk / cost + 1) + 1), held fixed.
+
+    Thiemann et al. 2017; cost is (KL + ln(xi(n)/delta)) / n.
+    """
+    with torch.no_grad():
+        best = 2 / (torch.sqrt(2 * risk / cost + 1) + 1)
+    return risk / (1 - best / 2) + cost / (best * (1 - best / 2))
+
+
+OBJECTIVES: dict[str, Objective] = {"kl": kl_objective, "lambda": lambda_objective, "quad": quadratic_objective}
+
+
+@dataclass(frozen=True)
+class PosteriorTraining:
+    """How a posterior is trained: Adam on the means and log scales, in units of the prior's scale.
+
+    steps minibatches of batch_size; step_size of the means and scale_step of the log scales fall by a cosine.
+    objective: "kl", "quad" or "lambda". warm_up: over this fraction of the steps the KL counts from 0 to 1, or the
+    posterior falls back onto the prior before it has learnt anything.
+    The surrogate of an error is cross-entropy / ln 2 (at least 1 where the right class has not half the probability).
+    """
+
+    steps: int = 500
+    batch_size: int = 256
+    step_size: float = 0.02
+    scale_step: float = 0.02
+    objective: str = "kl"
+    warm_up: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"unknown objective {self.objective!r}; give one of {', '.join(OBJECTIVES)}")
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(f"steps={self.steps}, batch_size={self.batch_size}; give at least 1 of each")
+
+
+def train_posterior(
+    prior: Gaussian,
+    data: Data,
+    *,
+    nats: float,
+    start: Gaussian | None = None,
+    training: PosteriorTraining | None = None,
+    generator: torch.Generator | None = None,
+) -> Gaussian:
+    """Return a posterior that makes the objective small on `data`; starts at `start`, or at the prior.
+
+    With u = (mean - prior mean) / prior scale and r = ln(scale / prior scale), KL = 1/2 sum(exp(2r) - 1 - 2r + u^2),
+    and one draw a step, weights = prior mean + prior scale (u + exp(r) z), carries the gradient of the risk.
+    nats: ln(xi(n)/delta) and what else the bound pays beside the KL, over the n = len(data) samples.
+    Cost: steps gradients of batch_size samples, and 2 p normal numbers a step.
+    """
+    training = training or PosteriorTraining()
+    generator, first = or_default(generator), start or prior
+    objective, size = OBJECTIVES[training.objective], min(training.batch_size, len(data))
+    shift = ((first.mean - prior.mean) / prior.scale).requires_grad_()
+    stretch = (first.scale / prior.scale).log().requires_grad_()
+    groups = [{"params": [shift], "lr": training.step_size}, {"params": [stretch], "lr": training.scale_step}]
+    optimizer = torch.optim.Adam(groups)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
+    targets = data.targets
+    noise = torch.empty_like(prior.mean)
+    for step in range(training.steps):
+        chosen = torch.randint(len(data), (size,), generator=generator)
+        weights = prior.mean + prior.scale * (shift + stretch.exp() * noise.normal_(generator=generator))
+        risk = F.cross_entropy(prior.scores(weights, data.x[chosen]), targets[chosen]) / math.log(2)
+        nearness = 0.5 * (torch.expm1(2 * stretch) - 2 * stretch + shift.square()).sum()
+        share = min(1.0, (step + 1) / (training.warm_up * training.steps)) if training.warm_up else 1.0
+        loss = objective(risk, (share * nearness + nats) / len(data))
+        shift.grad, stretch.grad = torch.autograd.grad(loss, [shift, stretch])
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        mean, scale = prior.mean + prior.scale * shift, prior.scale * stretch.exp()
+    if not bool(torch.isfinite(mean).all() and torch.isfinite(scale).all()):
+        return first  # it diverged: what it started from is certified instead
+    return replace(prior, mean=mean.detach(), scale=scale.detach())
