@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from whydeep.core.data import Data
 from whydeep.core.problem import Problem
@@ -15,7 +17,10 @@ from whydeep.core.training import Callback, Training
 from .admm_iteration import ADMMIteration
 from .alternating import check_sweeper, train_in_sweeps
 from .chain import Chain
+from .checkpoint import Checkpoint
+from .distributed import ALONE, Group, neighbours
 from .majoriser import CONSTANTS
+from .memory import check_memory, gigabytes, stored_bytes, working_bytes
 
 UPDATES = ("linearised", "exact")
 
@@ -43,10 +48,17 @@ class ADMM:
     block_size: how many samples are worked on at a time; the result is the same up to rounding.
     dtype: in which states and multipliers are kept and multiplied; None takes the type of the model. Gram matrices
     are formed and factorised in float64: those of saturated states are singular to single precision.
+    streaming: True or a folder keeps states and multipliers in files (`streaming.InFiles`), of which `block_size`
+    samples at a time need to be in memory; the result is the same. Samples are read block by block where they are lazy.
+    group: `ALONE`, or the processes that train together, each with its share of the samples (`distributed.joined` under
+    torchrun, else `Processes()` where the default group of torch.distributed is initialised). It is never found out by
+    itself. All processes are given the same problem and generator, and all return the same weights; the result is that
+    of one process up to rounding. checkpoint: where the run is saved and whether it goes on from there.
 
     Trains an nn.Sequential of Flatten, Linear and Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, SiLU or Identity that ends
     in Linear, by the squared loss (classes or regression), the cross-entropy or the hinge; raises `InputError` on
-    anything else, naming it. Starts from the given parameters with V from the forward pass and multipliers zero.
+    anything else, naming it, and when there is less memory than it needs. Starts from the given parameters with V from
+    the forward pass and multipliers zero.
 
     History, the start first: "loss" (risk of the network itself on the training data, without the ridge), "objective"
     (the augmented Lagrangian), "kkt" (Frobenius norm of all residuals of the KKT conditions),
@@ -79,6 +91,9 @@ class ADMM:
     over_relaxation: float = 1.0
     block_size: int = 4096
     dtype: torch.dtype | None = None
+    streaming: bool | str | Path = False
+    group: Group = ALONE
+    checkpoint: Checkpoint | None = None
 
     def __post_init__(self) -> None:
         check_sweeper(self)
@@ -96,6 +111,12 @@ class ADMM:
             raise ValueError(f"block_size={self.block_size}; give at least 1")
         if self.dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype={self.dtype}; give torch.float32, torch.float64 or None")
+        if not isinstance(self.streaming, bool | str | Path):
+            raise ValueError(f"streaming={self.streaming}; give True, False or a folder")
+        if not all(hasattr(self.group, name) for name in ("rank", "size", "add", "maximum", "hand_out")):
+            raise ValueError(f"group={self.group!r}; give ALONE, or Processes() of an initialised torch.distributed")
+        if not isinstance(self.checkpoint, Checkpoint | None):
+            raise ValueError(f"checkpoint={self.checkpoint!r}; give a Checkpoint or None")
 
     def train(
         self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None
@@ -103,9 +124,32 @@ class ADMM:
         """Train a copy of `problem.model` from its present parameters; the generator draws the validation split."""
 
         def begin(chain: Chain, train: Data) -> ADMMIteration:
+            self._check_memory(chain, train)
             return ADMMIteration(self, problem, chain, train)
 
-        return train_in_sweeps(self, problem, begin, name="ADMM", generator=generator, callback=callback)
+        return train_in_sweeps(
+            self,
+            problem,
+            begin,
+            name="ADMM",
+            generator=generator,
+            callback=callback,
+            group=self.group,
+            checkpoint=self.checkpoint,
+        )
+
+    def _check_memory(self, chain: Chain, train: Data) -> None:
+        dtype, machine = self.dtype or chain.dtype, neighbours(self.group)
+        rows, fewer = min(self.block_size, len(train)), "fewer samples, or torchrun on more machines"
+        working = working_bytes(chain, rows=rows, dtype=dtype)
+        given = isinstance(train.x, Tensor) and train.x.dtype == dtype
+        stored = stored_bytes(chain, len(train), copies=2, dtype=dtype, own_samples=not given)
+        if self.streaming is False:
+            remedy = f"set streaming=True ({gigabytes(stored * machine)} on disk instead), take {fewer}"
+        else:
+            stored, remedy = 0, "take a smaller block_size or a narrower network"
+        device = chain.layers[0].linear.weight.device
+        check_memory("ADMM", (stored + working) * machine, samples=len(train), device=device, remedy=remedy)
 
 
 def _each(setting: Any) -> tuple[Any, ...]:

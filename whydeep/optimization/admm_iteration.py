@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from whydeep.core.data import Data
 from whydeep.core.problem import Problem
 
+from .admm_monitor import conditions
 from .admm_parts import Options, parts_of
 from .admm_sweep import sweep_parts
 from .alternating import data_norm
@@ -18,6 +20,7 @@ from .gram import automatic_ridge
 from .lagrangian import Lagrangian, State
 from .majoriser import CONSTANTS
 from .proximal import output_loss, target_rows
+from .streaming import IN_MEMORY, storage
 
 if TYPE_CHECKING:
     from .admm import ADMM
@@ -26,19 +29,24 @@ if TYPE_CHECKING:
 class ADMMIteration:
     """The variables of one training, from the forward pass at the chain's weights and multipliers zero.
 
-    lagrangian: the augmented Lagrangian with its constants. state: the present iterate, which a sweep changes in place.
+    train: the samples of this process. lagrangian: the augmented Lagrangian with its constants. state: the present
+    iterate at these samples, which a sweep changes in place.
     """
 
     def __init__(self, solver: ADMM, problem: Problem, chain: Chain, train: Data) -> None:
         layers, dtype = len(chain.layers), solver.dtype or chain.dtype
-        x = chain.rows(train, dtype)
+        self.group, self._block_size = solver.group, solver.block_size
+        self._storage = storage(solver.streaming)
+        x = self._samples(chain, train, dtype)
+        samples = torch.tensor([float(len(x))], dtype=torch.float64, device="cpu")
+        self.group.add([samples])
         ridge = solver.ridge
         if isinstance(ridge, str):
-            ridge = automatic_ridge(len(x), classes=train.classes is not None)
+            ridge = automatic_ridge(int(samples), classes=train.classes is not None)
         self.lagrangian = Lagrangian(
             chain,
             output_loss(problem),
-            target_rows(train.targets, chain.layers[-1].linear.out_features),
+            self._targets(train.targets, chain.layers[-1].linear.out_features),
             ridges=_by_layer("ridge", ridge, layers),
             betas=_by_layer("beta", solver.beta, layers),
         )
@@ -46,15 +54,45 @@ class ADMMIteration:
             constant=CONSTANTS[solver.constant],
             exact=solver.update == "exact",
             relaxation=solver.over_relaxation,
+            group=self.group,
         )
-        self.scale = data_norm(x, self.lagrangian.targets)
-        self._block_size = solver.block_size
+        self.scale = data_norm(x, self.lagrangian.targets, self.group)
         self._grams: dict[int, Tensor] = {}
-        self._start(chain.weights(dtype), x)
-
-    def _start(self, weights: tuple[Tensor, ...], x: Tensor) -> None:
-        self.state = State.feasible(self.lagrangian.chain, weights, x)
+        widths = [layer.linear.out_features for layer in chain.layers]
+        states, multipliers = (
+            tuple(self._storage.empty((len(x), width), dtype, x.device) for width in widths) for _ in range(2)
+        )
+        self.state = State(chain.weights(dtype), (x, *states), multipliers)
         self._parts = parts_of(self.state, self.lagrangian.targets, self._block_size)
+        self._start(self.state.weights)
+
+    def _samples(self, chain: Chain, train: Data, dtype: torch.dtype) -> Tensor:
+        """Return V_0; a tensor of the right type is used as it is, others are converted or read block by block."""
+        if self._storage is IN_MEMORY or (isinstance(train.x, Tensor) and train.x.dtype == dtype):
+            return chain.rows(train, dtype)
+        first = chain.layers[0].linear
+        x = self._storage.empty((len(train), first.in_features), dtype, first.weight.device)
+        for rows, (part, _) in zip(torch.split(x, self._block_size), train.batches(self._block_size), strict=True):
+            rows.copy_(chain.flat(part, dtype))
+        return x
+
+    def _targets(self, targets: Tensor, outputs: int) -> Tensor:
+        if self._storage is IN_MEMORY:
+            return target_rows(targets, outputs)
+        found = self._storage.empty((len(targets), outputs), torch.float64, targets.device)
+        for rows, part in zip(
+            torch.split(found, self._block_size), torch.split(targets, self._block_size), strict=True
+        ):
+            rows.copy_(target_rows(part, outputs))
+        return found
+
+    def _start(self, weights: tuple[Tensor, ...]) -> None:
+        self.state = replace(self.state, weights=weights)
+        for part in self._parts:
+            for index, layer in enumerate(self.lagrangian.chain.layers):
+                u = layer.preactivation(weights[index], part.states[index])
+                part.states[index + 1].copy_(layer.activation.value(u))
+                part.multipliers[index].zero_()
 
     def sweep(self) -> None:
         """Update every W_i, V_i and Lambda_i once; raises `ArithmeticError` where a step breaks down."""
@@ -67,18 +105,18 @@ class ADMMIteration:
 
     def monitor(self) -> dict[str, float]:
         """Return the augmented Lagrangian and the residuals of the KKT conditions, relative to [X, 1, Y]."""
-        residuals = self.lagrangian.residuals(self.state)
+        found = conditions(self.lagrangian, self._parts, self.state.weights, self.group)
         return {
-            "objective": float(self.lagrangian.value(self.state)),
-            "kkt": residuals.norm / self.scale,
-            "feasibility": residuals.infeasibility / self.scale,
+            "objective": found.objective,
+            "kkt": found.kkt / self.scale,
+            "feasibility": found.feasibility / self.scale,
         }
 
     def restart(self, weights: tuple[Tensor, ...]) -> bool:
         """Start again from the forward pass at `weights`, multipliers zero, with all beta doubled."""
         # A larger penalty keeps states and weights closer to where the layers agree: the method moves more slowly.
         self.lagrangian = replace(self.lagrangian, betas=tuple(2 * beta for beta in self.lagrangian.betas))
-        self._start(weights, self.state.states[0])
+        self._start(weights)
         return True
 
 

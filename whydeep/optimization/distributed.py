@@ -167,6 +167,11 @@ def share(group: Group, data: Data | None) -> Data | None:
     return data.take(torch.arange(*cuts, device=data.targets.device)) if cuts[0] < cuts[1] else None
 
 
+def neighbours(group: Group) -> int:
+    """Return how many processes of the group run on this machine and share its memory: as torchrun tells, or all."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", group.size)) if group.size > 1 else 1
+
+
 def dealt(costs: Sequence[float], size: int) -> tuple[int, ...]:
     """Return which of `size` processes does which task: the costliest first, each to the one with least to do.
 
