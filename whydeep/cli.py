@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -14,8 +15,10 @@ from whydeep.options import (
     case_of,
     config_option,
     debug_option,
+    device,
     fresh_options,
     json_option,
+    placed,
     problem_options,
     resolved,
     seed_option,
@@ -42,11 +45,14 @@ def main() -> None:
 
         if debug:
             traceback.print_exc()
+        # Under torchrun every process tells its own fault; only the first one prints anything else.
+        rank = os.environ.get("RANK", "0")
+        who = "" if rank == "0" else f"process {rank}: "
         if isinstance(fault, InputError):
-            click.echo(f"error: {fault}", err=True)
+            click.echo(f"{who}error: {fault}", err=True)
             sys.exit(2)
         text = (str(fault).strip() or "no message").splitlines()[0]
-        click.echo(f"whydeep failed: {type(fault).__name__}: {text} (--debug shows where)", err=True)
+        click.echo(f"{who}whydeep failed: {type(fault).__name__}: {text} (--debug shows where)", err=True)
         sys.exit(1)
 
 
@@ -117,47 +123,59 @@ def examine(context: click.Context, /, more_only: tuple[str, ...], as_json: bool
 @cli.command()
 @problem_options
 @click.option("--out", default="out", show_default=True, type=click.Path(path_type=Path), help="Folder of the weights.")
+@click.option("--checkpoint", type=click.IntRange(min=1), metavar="K", help="Save the training (by admm) every K "
+              "sweeps, as OUT/checkpoint.safetensors.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on from OUT/checkpoint.safetensors.")
 @json_option
 @config_option
 @debug_option
 @click.pass_context
 def train(context: click.Context, /, as_json: bool, **options: Any) -> int:
-    """Train a network; write weights.safetensors and training.json (history, outcome, options)."""
+    """Train a network; write weights.safetensors and training.json (history, outcome, options).
+
+    On several processes, or machines, each with a share of the samples, by ADMM:
+    torchrun --nproc-per-node 2 -m whydeep train --solver admm
+    """
     from whydeep import terminal
     from whydeep.core.problem import Problem
-    from whydeep.core.record import plain, write
+    from whydeep.core.record import check_folder, plain, write
     from whydeep.core.training import Progress
     from whydeep.examination import environment
     from whydeep.networks.source import save_weights
+    from whydeep.optimization.distributed import joined
     from whydeep.optimization.named import by_name
 
-    with terminal.watching(quiet=as_json) as watch:
+    out: Path = options["out"]
+    check_folder(out)  # before any work is done
+    with joined(device=device(options["device"])) as group, terminal.watching(quiet=as_json or group.rank > 0) as watch:
         case = case_of(options)
         model = case.start()
         problem = Problem(model, case.train, case.test, case.loss).to(case.device)
-        solver = case.solver or by_name("adam", samples=len(problem.train))
+        solver = placed(case.solver or by_name("adam", samples=len(problem.train)), group, options)
 
         def tell(progress: Progress) -> bool | None:
             return watch("training", progress)
 
         result = solver.train(problem, generator=case.generator, callback=tell)
+    code = 1 if result.outcome.diverged else 130 if watch.interrupted else 0
+    if group.rank:
+        return code
     trained = problem.with_model(result.model)
     content = {
         "outcome": {"status": result.outcome.status.value, "reason": result.outcome.reason},
         "risk": {"train": trained.risk(), "test": None if problem.test is None else trained.risk(problem.test)},
         "history": {name: plain(values.tolist()) for name, values in result.history.items()},
         "seconds": result.seconds,
-        "config": resolved(context, case, ()) | {"solver": repr(solver)},
+        "config": resolved(context, case, ()) | {"solver": repr(solver), "processes": group.size},
         "environment": environment(case.device),
     }
-    out: Path = options["out"]
     save_weights(result.model, out / "weights.safetensors")
     write(out / "training.json", json.dumps(content, indent=1))
     if as_json:
         click.echo(json.dumps(content))
     else:
         terminal.training(result, trained, out)
-    return 1 if result.outcome.diverged else 130 if watch.interrupted else 0
+    return code
 
 
 @cli.command()
