@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from whydeep.core.data import Data
     from whydeep.core.training import Solver
+    from whydeep.optimization.distributed import Group
 
 # Imports of whydeep stand inside the functions: --help and usage errors do not wait for PyTorch.
 
@@ -229,6 +230,25 @@ def device(name: str) -> str:
     return name
 
 
+def placed(solver: Solver, group: Group, options: Mapping[str, Any]) -> Solver:
+    """Return the solver for the processes of `group`, with the checkpoint that --checkpoint and --resume ask for."""
+    from whydeep.core.errors import InputError
+    from whydeep.optimization.checkpoint import Checkpoint
+
+    found: Any = solver
+    kept = options["resume"] or options["checkpoint"] is not None
+    for wanted, field, what in ((group.size > 1, "group", "several processes"), (kept, "checkpoint", "checkpoints")):
+        if wanted and field not in found.__dataclass_fields__:
+            raise InputError(f"{type(solver).__name__} trains without {what}", "give --solver admm, or leave them out")
+    if group.size > 1:
+        found = replace(found, group=group)
+    if kept:
+        every = {} if options["checkpoint"] is None else {"every": options["checkpoint"]}
+        path = options["out"] / "checkpoint.safetensors"
+        found = replace(found, checkpoint=Checkpoint(path, resume=options["resume"], **every))
+    return found  # type: ignore[no-any-return]
+
+
 def resolved(context: click.Context, case: Case, only: tuple[str, ...]) -> dict[str, Any]:
     """Every option as it was resolved; `command` repeats the call, `base` is it without --only (both without --out)."""
     from whydeep.core.record import plain
@@ -238,7 +258,7 @@ def resolved(context: click.Context, case: Case, only: tuple[str, ...]) -> dict[
         name = parameter.name or ""
         if (
             isinstance(parameter, click.Argument)
-            or name in ("only", "out", "as_json")
+            or name in ("only", "out", "as_json", "resume")
             or context.get_parameter_source(name)
             in (
                 ParameterSource.DEFAULT,
