@@ -237,9 +237,11 @@ def placed(solver: Solver, group: Group, options: Mapping[str, Any]) -> Solver:
 
     found: Any = solver
     kept = options["resume"] or options["checkpoint"] is not None
-    for wanted, field, what in ((group.size > 1, "group", "several processes"), (kept, "checkpoint", "checkpoints")):
-        if wanted and field not in found.__dataclass_fields__:
-            raise InputError(f"{type(solver).__name__} trains without {what}", "give --solver admm, or leave them out")
+    name, fields = type(solver).__name__, found.__dataclass_fields__
+    if group.size > 1 and "group" not in fields:
+        raise InputError(f"{name} trains in one process", "start it without torchrun, or give --solver admm")
+    if kept and "checkpoint" not in fields:
+        raise InputError(f"{name} keeps no checkpoint", "leave out --checkpoint and --resume, or give --solver admm")
     if group.size > 1:
         found = replace(found, group=group)
     if kept:

@@ -95,9 +95,13 @@ def by_name(spec: str, *, samples: int) -> Solver:
     return solver  # type: ignore[no-any-return]
 
 
+_NO_TEXT = ("optimizer", "options", "group", "checkpoint")
+"""Fields that hold objects, which the command line gives in other ways."""
+
+
 def _with(solver: Any, name: str, key: str, text: str) -> Any:
     value = _value(text)
-    fields = [field for field in solver.__dataclass_fields__ if field not in ("optimizer", "options")]
+    fields = [field for field in solver.__dataclass_fields__ if field not in _NO_TEXT]
     extra = isinstance(solver, Backprop) and key in _options(solver)
     if key not in fields and not extra:
         known = fields + (_options(solver) if isinstance(solver, Backprop) else [])
