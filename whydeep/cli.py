@@ -1,4 +1,4 @@
-"""The command line: whydeep examine | train | race | theorems | check | report."""
+"""The command line: whydeep examine | train | race | certify | theorems | check | report."""
 
 from __future__ import annotations
 
@@ -234,6 +234,58 @@ def race(context: click.Context, /, more_names: tuple[str, ...], as_json: bool, 
     else:
         terminal.summarise(result.record, page)
     return 130 if watch.interrupted else 0
+
+
+@cli.command()
+@problem_options
+@click.option("--heldout", metavar="SPEC", help="Samples that the network was certainly not trained on; the test part "
+              "of --data unless given.")  # fmt: skip
+@click.option("--method", "methods", multiple=True, metavar="NAME", help="binomial (unless given), kl, hoeffding; of "
+              "networks trained for it: pac-bayes-kl, disintegrated, ...; may be repeated.")  # fmt: skip
+@click.option("--delta", default=0.05, show_default=True, help="Probability with which a certificate may be wrong.")
+@click.option("--candidates", default=1, show_default=True, type=click.IntRange(min=1), help="Networks among which "
+              "this one was chosen on the same held-out samples.")  # fmt: skip
+@click.option("--at-most", type=float, metavar="FRACTION", help="Exit 1 when the certified error is larger.")
+@json_option
+@config_option
+@debug_option
+@click.pass_context
+def certify(context: click.Context, /, as_json: bool, **options: Any) -> int:
+    """Certify the error of a network on new samples, from held-out ones.
+
+    A named model or a callable is trained first; a module, or one with --weights, is certified as it is.
+    """
+    from whydeep import terminal
+    from whydeep.certification import certification as run
+    from whydeep.core.errors import InputError
+
+    if not 0 < options["delta"] < 1:
+        raise InputError(f"--delta {options['delta']:g}", "give a probability between 0 and 1")
+    with terminal.watching(quiet=as_json) as watch:
+        case = case_of(options)
+        if case.test is None:
+            raise InputError("there are no held-out samples", "give --heldout")
+        result = run(
+            case.model,
+            case.train,
+            case.test,
+            methods=options["methods"] or ("binomial",),
+            delta=options["delta"],
+            candidates=options["candidates"],
+            loss=case.loss,
+            solver=case.solver,
+            declared=options["heldout"] is not None,
+            generator=case.generator,
+            device=case.device,
+            config=resolved(context, case, ()),
+            tell=watch,
+        )
+    if as_json:
+        click.echo(json.dumps(result.to_json()))
+    else:
+        terminal.certificates(result.sentence, result.certificates, result.independence)
+    limit = options["at_most"]
+    return 1 if limit is not None and result.certificates[0].bound > limit else 0
 
 
 @cli.command()

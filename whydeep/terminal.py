@@ -23,6 +23,7 @@ from whydeep.core.record import NOT_RUN, Record
 from whydeep.core.training import Progress as Step
 from whydeep.core.training import Training
 from whydeep.core.verdict import Verdict
+from whydeep.generalization.certificate import Certificate
 
 MARKS = {
     Verdict.HOLDS: ("consistent with", "green"),
@@ -145,6 +146,41 @@ def finding(found: Finding) -> None:
     table.add_row("", f"predicted {p.relation} {p.value:.6g}{tolerance}; measured {m.value:.6g} "
                   f"\\[{m.low:.6g}, {m.high:.6g}] {_aside(found.reason)}")  # fmt: skip
     console.print(table)
+
+
+def certificates(sentence: str, found: Sequence[Certificate], independence: str) -> None:
+    """Print the first certificate in words, a table of all, and what the first one takes for granted."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console.print(sentence, style="bold", markup=False)
+    console.print()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("method", "error of", "at most", "measured", "samples", "largest part", ""):
+        table.add_column(title)
+    # The plain certificate of the same network is a row once, whichever method it stands beside.
+    rows = dict.fromkeys(
+        (
+            r.method,
+            r.subject or "the classifier given",
+            percent(r.bound, up=True),
+            percent(r.error),
+            f"{r.n:,}",
+            r.dominant,
+            "vacuous" * r.vacuous,
+        )
+        for c in found
+        for r in (c, c.baseline)
+        if r is not None
+    )
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print()
+    first = found[0]
+    lines = [f"Assumes that {text}." for text in first.assumptions] + [f"Paid: {text}." for text in first.union]
+    lines += [f"Note: {text}." for text in first.notes]
+    lines += [f"Independence of the held-out samples: {independence}. Each row holds by itself with this confidence."]
+    for line in lines:
+        console.print(line, style="dim", markup=False, soft_wrap=True)
 
 
 def _aside(reason: str) -> str:

@@ -24,8 +24,8 @@ class Certificate:
     terms: name -> how much of the bound it makes up, in the order in which they were added; their sum is the bound.
     trivial: the error of always guessing the commonest class of those samples.
     candidates: how many classifiers were compared on the same samples; each is paid delta / candidates.
-    subject: whose error it is ("its": the classifier given). classifier: what to use so that the promise applies, where
-    that is another classifier than the one given.
+    subject: whose error it is, where that is another one than the classifier given (""). classifier: that one: what to
+    use so that the promise applies.
     union: the union bounds that were paid, in words. details: named numbers for the reader (nats, draws, bits).
     notes: what a reader must know besides (a posterior that collapsed, what is conditional).
     baseline: the plain certificate from held-out mistakes, beside which every other one is printed; None for itself.
@@ -41,7 +41,7 @@ class Certificate:
     errors: int | None = None
     trivial: float = 1.0
     candidates: int = 1
-    subject: str = "its"
+    subject: str = ""
     classifier: Any = field(default=None, repr=False, compare=False)
     union: tuple[str, ...] = ()
     details: Mapping[str, float] = field(default_factory=dict)
@@ -69,8 +69,9 @@ class Certificate:
         counted = f"{self.errors} of {self.n}" if self.errors is not None else f"on {self.n} samples"
         chosen = "" if self.candidates == 1 else f", chosen among {self.candidates}"
         guess = "; guessing does as well" if self.vacuous else ""
+        whose = f"The error of {self.subject}" if self.subject else "Its error"
         return (
-            f"{self.subject.capitalize()} error on new samples is at most {percent(self.bound, up=True)} "
+            f"{whose} on new samples is at most {percent(self.bound, up=True)} "
             f"({percent(1 - self.delta)} sure); it measures {percent(self.error)} ({counted}{chosen}){guess}."
         )
 

@@ -49,7 +49,7 @@ def _gaussian(task: _Task, certificate: Callable[..., Certificate]) -> Certifica
     found = certificate(posterior, prior, task.heldout, delta=task.delta, union=union, generator=spawn(task.generator))
     centre = prior.network(prior.mean)
     plain = heldout_certificate(centre, task.heldout, delta=task.delta, candidates=task.candidates)
-    return replace(found, candidates=task.candidates, baseline=plain)
+    return replace(found, candidates=task.candidates, baseline=replace(plain, subject="the network it is around"))
 
 
 TRAINED: dict[str, Callable[[_Task], Certificate]] = {

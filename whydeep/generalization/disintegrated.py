@@ -71,7 +71,7 @@ def disintegrated_certificate(
         assumptions=ASSUMPTIONS,
         errors=wrong if draws == 1 else None,
         trivial=guessing(data),
-        subject="the drawn network's" if draws == 1 else f"the {draws} drawn networks' mean",
+        subject="the network drawn" if draws == 1 else f"the {draws} networks drawn",
         classifier=networks[0] if draws == 1 else tuple(networks),
         union=(f"{union:.3g} nats for the priors tried",) if union else (),
         details={

@@ -28,7 +28,7 @@ ASSUMPTIONS = (
     "the prior, its centre and its scale, was fixed without them",
     "what is used is a network drawn anew from the posterior, with a good source of random numbers",
 )
-SUBJECT = "the posterior's mean"
+SUBJECT = "networks drawn from the posterior"
 CONFIDENCE = "confidence, ln(xi(n)/delta)"
 COLLAPSED = 0.01
 """Nats below which the posterior is the prior for all purposes: the bound could not tell them apart."""
