@@ -13,7 +13,8 @@ from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
 
 from ..landscape.learned import learned, too_little
-from ..landscape.paths import Profile, straight
+from ..landscape.paths import straight
+from ..landscape.profile import Profile
 
 CONNECTED = 0.02
 """Joined by a line when the barrier is at most this fraction of what the network has learned."""

@@ -1,51 +1,74 @@
-"""Paths between two solutions: is the straight line between them a valley or does it cross a barrier?"""
+"""Paths between two solutions: is there a valley between them, or does every path found cross a barrier?"""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from whydeep.core.data import Data
-from whydeep.core.evaluation import outputs
-from whydeep.core.measurement import Measurement, mean
 from whydeep.core.problem import Problem
 
+from .bezier import bent
+from .leg import Path
+from .linear_path import through_linear_layers
+from .permutation import align
+from .profile import Profile, along, between, check_same_shape
+from .relu_path import through_relu_layer
+from .string import strung
 
-@dataclass(frozen=True)
-class Profile:
-    """The risk along a path: position t in [0, 1], ascending (k,), and the risk there (k,).
+Method = Literal["line", "permute", "dynamic_string", "bezier", "relu", "linear"]
 
-    error: misclassified fraction (k,), None for regression.
-    excess: loss above the straight interpolation of the ends, sample by sample (n,), at the position of the barrier.
+
+def path(
+    problem: Problem,
+    a: nn.Module | Tensor,
+    b: nn.Module | Tensor,
+    *,
+    method: Method = "line",
+    data: Data | None = None,
+    **options: Any,
+) -> Path:
+    """Return a path between two networks of the shape of `problem.model`, with the risk along it.
+
+    a, b: networks, or vectors (p,) of their trainable parameters; neither is changed.
+    method:
+    "line": the straight line w(t) = (1 - t) a + t b.
+    "permute": the line from a to b with its units in the order nearest to a's, which computes what b does (`align`).
+    "dynamic_string": beads trained to a level, put where the risk is too high (`strung`).
+    "bezier": a curve whose bend is trained (`bent`).
+    "relu": for two layers with rectified units, convex and constant legs with a certified maximum
+    (`through_relu_layer`).
+    "linear": for linear networks, a path modulo the general linear group on which the risk is certified never to
+    exceed the worse end (`through_linear_layers`).
+    data: where the profile is taken, the training data by default; beads and bends are found on the training data.
+    options: those of the method, and `points`, `refinements`, `recompute_statistics` of the profile (`along`).
+
+    Raises `ValueError` on an unknown method, `InputError` when the networks differ in shape (the first difference is
+    named) or the method does not fit them. Cost: that of the method, and a pass over the data a position.
+
+    >>> from whydeep.networks import linear
+    >>> data = Data(torch.tensor([[1.0]]), torch.tensor([[1.0]]))
+    >>> problem = Problem(linear(1, 1), data, loss="squared")
+    >>> found = path(problem, torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    >>> found.barrier.value, found.length
+    (0.0, 1.0)
     """
+    first, second = _network(problem, a), _network(problem, b)
+    check_same_shape(problem.model, first)
+    check_same_shape(first, second)
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; give one of {', '.join(METHODS)}")
+    return METHODS[method](problem, first, second, data=data, **options)
 
-    positions: Tensor
-    risk: Tensor
-    error: Tensor | None
-    excess: Tensor
 
-    @property
-    def above(self) -> Tensor:
-        """Risk minus the straight interpolation (1 - t) R(0) + t R(1), (k,); zero at both ends."""
-        return self.risk - torch.lerp(self.risk[0], self.risk[-1], self.positions)
-
-    @property
-    def summit(self) -> float:
-        """The position of the barrier."""
-        return float(self.positions[self.above.argmax()])
-
-    @property
-    def barrier(self) -> Measurement:
-        """max_t [R(t) - (1 - t) R(0) - t R(1)] >= 0 over the positions looked at, never more than over all.
-
-        The interval is Student's over the samples at the summit: how far another sample of data would move it.
-        """
-        method = f"Student, {len(self.excess)} samples; maximum over {len(self.positions)} positions"
-        return mean("barrier", self.excess, method=method, evaluations=len(self.positions))
+def _network(problem: Problem, given: nn.Module | Tensor) -> nn.Module:
+    if isinstance(given, Tensor):
+        return problem.at(given).model
+    if not isinstance(given, nn.Module):
+        raise TypeError(f"an end of the path is {type(given).__name__}; give a network or a vector of parameters")
+    return given
 
 
 def straight(
@@ -61,78 +84,59 @@ def straight(
 
     The barrier is max_t [R(w(t)) - (1 - t) R(a) - t R(b)], as in Entezari et al. (2022); Frankle et al. (2020) take
     the error in place of the risk. First `points` equally spaced positions are looked at, then `refinements` times
-    the two midpoints beside the highest of them.
+    the two midpoints beside the highest of them; see `along` for batch norm, cost and memory.
 
-    Everything of floating type in the networks' states moves along the line, frozen weights and buffers as well.
-    With recompute_statistics the running statistics of batch norm layers are taken anew from `problem.train` at
-    every position, the ends included: means and variances of activations do not interpolate (Jordan et al. 2023).
-
-    Evaluation mode; neither network is changed. Cost: points + 2 refinements passes over the data, with batch norm as
-    many over the training data, too. Memory: one loss a sample and position.
-    Raises `ValueError` when the networks' states differ in names or shapes, or points < 3.
+    Raises `InputError` when the networks' states differ in names or shapes, `ValueError` when points < 3.
     """
+    check_same_shape(problem.model, other)
     first, second = problem.model.state_dict(), other.state_dict()
-    if first.keys() != second.keys() or any(first[name].shape != second[name].shape for name in first):
-        raise ValueError("the two networks differ in the names or shapes of their weights; give two of one kind")
-    if points < 3:
-        raise ValueError(f"points={points}; give at least 3, the two ends and one between them")
-    data = problem.train if data is None else data
-    model = copy.deepcopy(problem.model).eval()
-    seen: dict[float, tuple[Tensor, float]] = {}
-
-    def visit(position: float) -> None:
-        model.load_state_dict(
-            {
-                name: torch.lerp(value, second[name].to(value), position) if value.is_floating_point() else value
-                for name, value in first.items()
-            }
-        )
-        if recompute_statistics:
-            _take_statistics(model, problem.train)
-        output = outputs(model, data)
-        losses = problem.per_sample(output, data.targets).double().cpu()
-        wrong = 0.0 if data.classes is None else float((output.argmax(1) != data.targets).double().mean())
-        seen[position] = (losses, wrong)
-
-    def above(position: float) -> float:
-        return float(_excess(seen, position).mean())
-
-    for index in range(points):
-        visit(index / (points - 1))
-    for _ in range(refinements):
-        places = sorted(seen)
-        summit = places.index(max(places, key=above))
-        for beside in (summit - 1, summit + 1):
-            if 0 <= beside < len(places):
-                visit((places[summit] + places[beside]) / 2)
-    places = sorted(seen)
-    return Profile(
-        positions=torch.tensor(places, dtype=torch.float64),
-        risk=torch.stack([seen[place][0].mean() for place in places]),
-        error=None if data.classes is None else torch.tensor([seen[place][1] for place in places]).double(),
-        excess=_excess(seen, max(places, key=above)),
+    return along(
+        problem,
+        lambda position: between(first, second, position),
+        data=data,
+        positions=points,
+        refinements=refinements,
+        recompute_statistics=recompute_statistics,
     )
 
 
-def _excess(seen: dict[float, tuple[Tensor, float]], position: float) -> Tensor:
-    return seen[position][0] - torch.lerp(seen[0.0][0], seen[1.0][0], position)
+def _line(
+    problem: Problem, a: nn.Module, b: nn.Module, *, data: Data | None = None, points: int = 11, **rest: Any
+) -> Path:
+    beads = (a.state_dict(), b.state_dict())
+    return Path.through("line", problem, beads, data=data, points=points, **rest)
 
 
-def _take_statistics(model: nn.Module, data: Data, batch_size: int = 2048) -> None:
-    """Set the running statistics of batch norm layers to the mean of those of the batches of `data`."""
-    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
-    if not layers or len(data) < 2:  # a variance needs two samples
-        return
-    momenta = [layer.momentum for layer in layers]
-    # Batches of equal size, so that each counts alike in the running mean.
-    count = -(-len(data) // batch_size)
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # the plain mean over the batches
-        layer.train()
-    with torch.no_grad():
-        for chosen in torch.arange(len(data)).tensor_split(count):
-            model(data.x[chosen])
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-        layer.eval()
+def _permuted(
+    problem: Problem,
+    a: nn.Module,
+    b: nn.Module,
+    *,
+    data: Data | None = None,
+    points: int = 11,
+    refinements: int = 5,
+    recompute_statistics: bool = True,
+    **matching: Any,
+) -> Path:
+    aligned = align(b, a, problem.train, **matching)
+    return Path.through(
+        "permute",
+        problem,
+        (a.state_dict(), aligned.state),
+        data=data,
+        points=points,
+        refinements=refinements,
+        recompute_statistics=recompute_statistics,
+        ends=(a.state_dict(), b.state_dict()),
+        remark=f"{aligned.moved} units of the second network changed places; it computes the same function",
+    )
+
+
+METHODS: dict[str, Callable[..., Path]] = {
+    "bezier": bent,
+    "dynamic_string": strung,
+    "line": _line,
+    "linear": through_linear_layers,
+    "permute": _permuted,
+    "relu": through_relu_layer,
+}
