@@ -1,0 +1,172 @@
+"""Searches for critical points: on known landscapes, and honest where there is none."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from problems import small_problem
+from torch import Tensor, nn
+
+from whydeep.core import Data, InputError, Problem
+from whydeep.networks import mlp
+from whydeep.optimization.landscape import linear_networks
+from whydeep.optimization.landscape.critical_points import LinearModel, dense_hessian, find_critical_point
+from whydeep.optimization.landscape.hessian import Hessian
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Scalar(nn.Module):
+    """A model whose output for every sample is a function of its weights alone: the risk is that function."""
+
+    def __init__(self, function: str, start: Tensor) -> None:
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(start.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        w = self.weight
+        value = {
+            "cubic": lambda: w[0] ** 3 / 3 + w[0] + w[1] ** 2,
+            "saddle": lambda: w[0] ** 2 - w[1] ** 2 + w[1] ** 4 / 4,
+            "flat": lambda: w[0] ** 2 + 0 * w[1],
+            "linear": lambda: w[0] + 2 * w[1],
+        }[self.function]()
+        return value.expand(len(x), 1)
+
+
+def risk_is(function: str, *start: float) -> Problem:
+    def output_itself(output: Tensor, _target: Tensor) -> Tensor:
+        return output[:, 0]
+
+    model = Scalar(function, torch.tensor(start, dtype=torch.float64))
+    x = torch.zeros(3, 1, dtype=torch.float64)
+    return Problem(model, Data(x, x), loss=output_itself)
+
+
+@pytest.mark.parametrize("dense_limit", [1000, 0], ids=["dense", "krylov"])
+def test_it_finds_every_saddle_of_a_linear_network_with_its_index(dense_limit: int) -> None:
+    x = draw(30, 4, seed=1)
+    y = x @ draw(4, 3, seed=2) + 0.3 * draw(30, 3, seed=3)
+    for number, point in enumerate(linear_networks.critical_points(x, y, 2)):
+        model = mlp((4, 2, 3), activation="identity", generator=torch.Generator().manual_seed(0)).double()
+        for layer, weight in zip((model[1], model[3]), point.weights, strict=True):
+            layer.bias = None
+            layer.weight = nn.Parameter(weight + 0.01 * draw(*weight.shape, seed=number))
+        found = find_critical_point(Problem(model, Data(x, y), loss="squared"), dense_limit=dense_limit)
+        assert found.critical, found.sentence
+        assert found.gradient_norm <= 1e-8
+        assert found.energy == pytest.approx(point.risk, abs=1e-7)
+        if dense_limit:
+            assert found.index == pytest.approx(point.index / 14, abs=1e-12)
+        else:
+            assert found.index is None
+            assert "was not computed" in found.sentence
+
+
+def test_a_gradient_flat_point_is_not_called_critical() -> None:
+    # R = a^3/3 + a + b^2: |g|^2 = (a^2 + 1)^2 + 4 b^2 is least, 1, at zero, where H = diag(0, 2) and H g = 0; there is
+    # no critical point at all.
+    found = find_critical_point(risk_is("cubic", 1.5, 0.5))
+    assert found.kind == "gradient-flat"
+    assert not found.critical
+    assert found.index is None
+    assert found.gradient_norm == pytest.approx(1, abs=1e-3)
+    assert found.flatness < 1e-2
+    assert "No critical point" in found.sentence
+
+
+def test_it_goes_to_the_saddle_and_counts_one_way_down() -> None:
+    # R = a^2 - b^2 + b^4/4 near 0: eigenvalues 2 and -2; descent on R would leave for b = +-sqrt(2).
+    found = find_critical_point(risk_is("saddle", 0.3, 0.1))
+    assert found.critical
+    assert found.index == 0.5
+    assert found.energy == pytest.approx(0, abs=1e-12)
+    torch.testing.assert_close(found.curvatures, torch.tensor([-2.0, 2.0], dtype=torch.float64))
+
+
+def test_flat_directions_are_zero_and_not_negative() -> None:
+    found = find_critical_point(risk_is("flat", 1.0, 2.0))
+    assert found.index == 0
+    assert "0 of 2 curvatures below zero, 1 zero" in found.sentence
+    torch.testing.assert_close(found.vector, torch.tensor([0.0, 2.0], dtype=torch.float64), rtol=0, atol=1e-8)
+
+
+def test_a_slope_without_curvature_ends_gradient_flat() -> None:
+    found = find_critical_point(risk_is("linear", 1.0, 2.0))
+    assert found.kind == "gradient-flat"
+    assert found.gradient_norm == pytest.approx(5**0.5)
+    assert find_critical_point(risk_is("linear", 1.0, 2.0), dense_limit=0).kind == "gradient-flat"
+
+
+def test_a_start_that_is_critical_stays() -> None:
+    found = find_critical_point(risk_is("saddle", 0.0, 0.0))
+    assert found.critical
+    assert found.steps == 0
+    assert found.flatness == 0
+
+
+def test_the_gradient_never_grows() -> None:
+    problem = small_problem(dtype=torch.float64)
+    lengths = [find_critical_point(problem, most=most).gradient_norm for most in (1, 3, 10, 30)]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] < float(problem.gradient().norm())
+
+
+@pytest.mark.parametrize("batch_size", [2048, 7])
+def test_the_dense_hessian_is_that_of_the_products(batch_size: int) -> None:
+    problem = small_problem(dtype=torch.float64)
+    hessian = Hessian(problem)
+    columns = torch.stack([hessian(unit) for unit in torch.eye(hessian.size, dtype=torch.float64)])
+    torch.testing.assert_close(dense_hessian(problem, batch_size=batch_size), columns, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-3, 1.0])
+def test_the_krylov_step_is_the_dense_one_on_the_whole_space(damping: float) -> None:
+    matrix = draw(12, 12)
+    matrix = matrix + matrix.T
+    gradient = draw(12, seed=5)
+    one, left = LinearModel.dense(matrix, gradient).least(damping)
+    two, also = LinearModel.krylov(lambda v: matrix @ v, gradient, 12).least(damping)
+    # Normal equations solved directly: (H^2 + damping |H|^2) p = -H g.
+    norm = float(torch.linalg.matrix_norm(matrix, 2))
+    direct = -torch.linalg.solve(
+        matrix @ matrix + damping * norm**2 * torch.eye(12, dtype=torch.float64), matrix @ gradient
+    )
+    torch.testing.assert_close(one, direct, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(two, direct, rtol=1e-7, atol=1e-9)
+    expected = float((matrix @ direct + gradient).norm())
+    assert left == pytest.approx(expected, abs=1e-7)
+    assert also == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_users_network_is_left_alone() -> None:
+    problem = small_problem("tanh")  # float32: the search runs on a copy in float64
+    before = copy.deepcopy(problem.model.state_dict())
+    modes = [module.training for module in problem.model.modules()]
+    state = torch.random.get_rng_state()
+    found = find_critical_point(problem, most=3)
+    assert found.vector.dtype == torch.float64
+    torch.testing.assert_close(dict(problem.model.state_dict()), dict(before), rtol=0, atol=0)
+    assert [module.training for module in problem.model.modules()] == modes
+    assert all(value.grad is None for value in problem.model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_wrong_arguments_and_infinite_gradients() -> None:
+    problem = risk_is("saddle", 1.0, 1.0)
+    for wrong in ({"tolerance": 0.0}, {"most": 0}, {"krylov": 0}):
+        with pytest.raises(ValueError, match="above zero"):
+            find_critical_point(problem, **wrong)  # type: ignore[arg-type]
+    # A finite risk whose derivative is not: the square root at zero.
+
+    def root(output: Tensor, _target: Tensor) -> Tensor:
+        return output[:, 0].abs().sqrt()
+
+    flat = Problem(Scalar("flat", torch.zeros(2).double()), problem.train, loss=root)
+    with pytest.raises(InputError, match="NaN or inf"):
+        find_critical_point(flat)
