@@ -151,7 +151,7 @@ def finding(found: Finding) -> None:
 def certificates(sentence: str, found: Sequence[Certificate], independence: str) -> None:
     """Print the first certificate in words, a table of all, and what the first one takes for granted."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    console.print(sentence, style="bold", markup=False)
+    console.print(sentence, style="bold", markup=False, soft_wrap=True)
     console.print()
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("method", "error of", "at most", "measured", "samples", "largest part", ""):
