@@ -1,37 +1,20 @@
-r"""Norm-based capacity bounds with every constant: R <= margin loss + 2 Rademacher average + confidence term.
+r"""The lecture's table of capacities made numeric: seven bounds on the risk of the network at hand, constants included.
 
-The network is a `Chain` of affine layers W_l x + b_l and fixed Lipschitz maps. With s_l the spectral norm,
-d_l = ||W_l - W0_l||_{2,1}, e_l = ||b_l - b0_l||_1, P_l the output positions of the layer, r_l a bound on the root mean
-square norm that enters it, and t_l by how much the rest of the network can stretch its output, two covering numbers of
-{(f(x_1), ..., f(x_n)) / sqrt(n)} in the Euclidean norm are derived:
+Every row reads R <= margin loss + complexity + confidence term for the 0-1 risk R, where the loss is the ramp at margin
+gamma: 1 below margin 0, 0 above gamma and linear between, at least the 0-1 loss. For bounds through a Rademacher
+average the complexity is twice it and the confidence term 3 sqrt(ln(2/delta') / (2 n)).
 
-spectral (Maurey's lemma, layer by layer, as in Bartlett, Foster and Telgarsky 2017, Lemma 3.2 and Theorem 3.3, whose
-numbers are recalled, not checked against the paper; the constants are derived here, not taken from it):
-    ln N(eps) <= C / eps^2 + D,  D = sum_l ln(2 W_l),  W_l parameters,
-    C = (sum_l (T_l^2 t_l^2 ln(2 W_l))^(1/3))^3,  T_l = d_l r_l + e_l sqrt(P_l).
-  A layer's output is a combination of 2 W_l signed signals with coefficients whose sum is at most T_l when each
-  signal has norm 1, so that k = ceil(T^2/eta^2) of them come within eta. Centres are projected onto the convex set of
-  outputs that the layer can give, so they obey its norms; the shares eps_l of eps are the best ones.
-  From the paper it departs by biases (a further signal), shared weights (a convolution counts its taps, not the dense
-  matrix), activations that do not fix zero (through r_l), and the explicit D of rounding k up.
-counting (volume of a ball, layer by layer):
-    ln N(eps) <= sum_l W_l ln(1 + 2 (s_l r_l + ||b_l||) t_l / eps_l),  eps_l = eps W_l / sum W.
-
-The loss is the ramp at margin gamma, 1 below margin 0, 0 above gamma and linear between: at least the 0-1 loss, and
-sqrt(2)/gamma-Lipschitz in the scores. The Rademacher average follows from Dudley's integral,
-inf_a (4 a + 12/sqrt(n) int_a^1 sqrt(ln N(eps)) deps) (spectral; constants re-derived, as in the paper's Lemma A.5), or
-from one step, inf_eps (eps + sqrt(2 ln N(eps) / n) / 2) (counting; Massart's lemma for losses in [0, 1]).
-
-All norms and gamma are looked up after training, so each is rounded up (gamma down) to a grid, and the union bound over
-the grids is paid: step j has probability 2/3 / ((|j|+1)(|j|+2)), which sums to 1 over the integers. Norms lie on
-(1 + 1/L)^j for L layers, gamma on 2^-j. The confidence term is 3 sqrt(ln(2/delta') / (2 n)) with delta' the rest.
+All norms and gamma are looked up after training, so each is rounded up (gamma down, to 2^-j) to a grid, and the union
+bound over the grids is paid (`union_grid`): delta' is what is left of delta after that and after the rows' equal
+shares. The constants are derived in the files of the bounds (`growth_function`, `covering`, `peeling`,
+`spectral_pac_bayes`), which also say what is recalled from a paper and not checked against it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -40,30 +23,38 @@ from torch import nn
 
 from whydeep.core.data import Data
 
-from .chain import Chain, Link, read_chain
+from .capacity_bounds import BOUNDS, Prepared
+from .chain import Chain, read_chain
+from .growth_function import recalled_vc_dimension, vc_dimension, why_not_counted
 from .risk import margins
-
-Cover = Callable[[Chain, float, int], float]
-"""(chain, gamma, n) -> bound on the Rademacher average of the ramp loss."""
+from .union_grid import step_price
 
 
 @dataclass(frozen=True)
 class CapacityBound:
-    """With probability 1 - delta over n independent training samples, the risk is at most `value`.
+    """With probability 1 - delta over n independent training samples, the risk is at most `value`: a row of the table.
 
     value = margin_loss + complexity + confidence_term, of the 0-1 loss; above 1 it says nothing.
-    margin: the gamma of the best such sum. complexity: 2 x Rademacher average.
+    margin: the gamma of the best such sum; None for the row that needs none, whose loss is the training error.
     samples_needed: how many samples would bring it below 1 at the same norms and margins; infinite if none would.
+    factors: what the complexity is the product of, by name, where it is one. source: with what was recalled.
     """
 
     name: str
     value: float
-    margin: float
+    margin: float | None
     margin_loss: float
     complexity: float
     confidence_term: float
     samples: int
     samples_needed: float
+    source: str
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether it is no better than 1, which holds without any theory."""
+        return self.value >= 1
 
     @property
     def too_big(self) -> float:
@@ -80,118 +71,110 @@ class CapacityBound:
         }
         return max(terms, key=lambda name: terms[name])
 
+    @property
+    def largest_factor(self) -> str:
+        """The name of the largest factor of the complexity; "" where it is no product."""
+        return max(self.factors, key=lambda name: self.factors[name], default="")
+
 
 @dataclass(frozen=True)
-class Ledger:
-    """The bounds of one network, the chain they were computed from, and the same bounds at other sample sizes."""
+class CapacityTable:
+    """The bounds of one network, row after row; all of them hold at once with probability 1 - delta.
+
+    left_out: bounds that are not for this network, with the reason. value_at: (row, samples) -> the same bound at
+    another number of samples with the same norms and margins.
+    vc_dimension: an upper bound, of the sign of a score difference; None where an activation is not piecewise linear.
+    recalled_vc_dimension: the same by the formula of the paper.
+    """
 
     chain: Chain
-    bounds: tuple[CapacityBound, ...]
+    rows: tuple[CapacityBound, ...]
+    left_out: Mapping[str, str]
     value_at: Callable[[str, int], float]
+    vc_dimension: int | None
+    recalled_vc_dimension: float | None
+
+    def __iter__(self) -> Iterator[CapacityBound]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str | int) -> CapacityBound:
+        """Return the row of a name or number; raises `KeyError` on another name."""
+        if isinstance(name, int):
+            return self.rows[name]
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(f"no row {name!r}; there are {', '.join(row.name for row in self.rows)}")
 
     @property
     def smallest(self) -> CapacityBound:
         """The best of them; each was given its share of delta, so this may be looked up."""
-        return min(self.bounds, key=lambda bound: bound.value)
+        return min(self.rows, key=lambda row: row.value)
+
+    @property
+    def edges(self) -> int:
+        """E, the number of weights and biases, shared ones counted once."""
+        return sum(link.parameters for link in self.chain.links)
 
 
-def spectral_rademacher(chain: Chain, margin: float, samples: int) -> float:
-    """Return Dudley's bound from the spectral covering number, for the ramp loss at `margin`.
+def capacity_table(
+    model: nn.Module, data: Data, *, start: nn.Module | None = None, delta: float = 0.05
+) -> CapacityTable:
+    """Return the capacity bounds on the risk of `model`, from its norms and its margins on the training data `data`.
 
-    With K = sqrt(2 C)/gamma: 4 a + 12/sqrt(n) (K ln(1/a) + sqrt(D) (1 - a)) at a = min(1, 3 K) / sqrt(n). Every a in
-    (0, 1] is valid; a = 1 would give 4, which only repeats that the loss is at most 1 and hides by how much the
-    theorem misses.
-    """
-    layers = list(zip(chain.links, chain.sizes, chain.rests, strict=True))
-    logs = [math.log(2 * link.parameters) for link in chain.links]
-    reach = [(link.distance * size + link.bias_distance) * rest for link, size, rest in layers]
-    cube = sum((one * one * log) ** (1 / 3) for one, log in zip(reach, logs, strict=True))
-    k, root = math.sqrt(2 * cube**3) / margin, math.sqrt(samples)
-    if k == 0:  # every layer is its origin: one function
-        return 0.0
-    a = min(1.0, 3 * k) / root
-    return 4 * a + 12 / root * (k * math.log(1 / a) + math.sqrt(sum(logs)) * (1 - a))
-
-
-RESOLUTIONS: NDArray[np.float64] = np.logspace(-6, 0, 61)
-"""Where the one-step bound is tried: every resolution gives a valid bound, so the grid needs no union bound."""
-
-
-def counting_rademacher(chain: Chain, margin: float, samples: int) -> float:
-    """Return the one-step bound from counting parameters, for the ramp loss at `margin`."""
-    total = sum(link.parameters for link in chain.links)
-    logarithm = np.zeros_like(RESOLUTIONS)
-    for link, size, rest in zip(chain.links, chain.sizes, chain.rests, strict=True):
-        share = RESOLUTIONS * margin / math.sqrt(2) * link.parameters / total
-        logarithm += link.parameters * np.log1p(2 * (link.spectral * size + link.bias) * rest / share)
-    return float((RESOLUTIONS + np.sqrt(2 * logarithm / samples) / 2).min())
-
-
-COVERS: dict[str, Cover] = {"counting": counting_rademacher, "spectral": spectral_rademacher}
-
-
-def step_price(step: int) -> float:
-    """Return -ln of the probability 2/3 / ((|j|+1)(|j|+2)) of grid step j: what looking it up costs, in nats."""
-    return math.log(1.5 * (abs(step) + 1) * (abs(step) + 2))
-
-
-def on_grid(chain: Chain) -> tuple[Chain, float]:
-    """Return the chain with its norms rounded up to the grid (1 + 1/L)^j, and the price of the union bound in nats.
-
-    A norm that is zero by construction (no bias) needs no grid. The grid is fixed before the data are seen.
-    """
-    ratio = math.log1p(1 / len(chain.links))
-    price = 0.0
-    links: list[Link] = []
-    for link in chain.links:
-        rounded: dict[str, float] = {}
-        for name in ("spectral", "distance", "bias", "bias_distance"):
-            value = rounded[name] = getattr(link, name)
-            if value > 0:
-                step = math.ceil(math.log(value) / ratio - 1e-12)
-                rounded[name] = max(value, math.exp(step * ratio))
-                price += step_price(step)
-        links.append(
-            replace(
-                link,
-                spectral=rounded["spectral"],
-                distance=rounded["distance"],
-                bias=rounded["bias"],
-                bias_distance=rounded["bias_distance"],
-            )
-        )
-    return replace(chain, links=tuple(links)), price
-
-
-def capacity_ledger(model: nn.Module, train: Data, *, start: nn.Module | None = None, delta: float = 0.05) -> Ledger:
-    """Return the capacity bounds on the risk of `model`, from its norms and its margins on the training data.
-
-    start: the network before training, drawn without the data; distances are measured from it. Every bound gets
-    an equal share of delta, so all hold at once.
+    start: the network before training, drawn without the data; the (2,1) distances are measured from it. Every bound
+    that fits the network gets an equal share of delta, so all hold at once.
 
     Raises `InputError` when the network is no chain of affine layers and known Lipschitz maps (naming the module) or
     the data have no classes. Cost: one pass over the data, one singular value decomposition a layer.
+
+    >>> import torch
+    >>> x = torch.tensor([[-1.0], [1.0]])
+    >>> table = capacity_table(nn.Sequential(nn.Linear(1, 2)), Data(x, torch.tensor([0, 1]), classes=2))
+    >>> [row.vacuous for row in table]  # two samples say nothing
+    [True, True, True, True, True, True, True]
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta={delta}; give a probability in (0, 1)")
-    found = margins(model, train).cpu().numpy()
-    chain, price = on_grid(read_chain(model, train, start=start))
-    share = math.log(2 * len(COVERS) / delta) + price
+    chain = read_chain(model, data, start=start)
+    found = margins(model, data).cpu().numpy()
+    left_out = {bound.name: reason for bound in BOUNDS if (reason := bound.refuses(chain)) is not None}
+    prepared = {bound.name: (bound, bound.prepare(chain)) for bound in BOUNDS if bound.name not in left_out}
+    share = math.log(len(prepared) / delta)
 
     def at(name: str, samples: int) -> CapacityBound:
-        return _best(name, chain, found, samples, share)
+        bound, ready = prepared[name]
+        return _best(name, bound.source, ready, found, samples, share)
 
     def value_at(name: str, samples: int) -> float:
         return at(name, samples).value
 
-    bounds = tuple(
-        replace(at(name, len(train)), samples_needed=_needed(partial(value_at, name), len(train))) for name in COVERS
+    rows = tuple(
+        replace(at(name, len(data)), samples_needed=_needed(partial(value_at, name), len(data))) for name in prepared
     )
-    return Ledger(chain, bounds, value_at)
+    counted = why_not_counted(chain) is None
+    return CapacityTable(
+        chain,
+        rows,
+        left_out,
+        value_at,
+        vc_dimension(chain) if counted else None,
+        recalled_vc_dimension(chain) if counted else None,
+    )
 
 
-def _best(name: str, chain: Chain, found: NDArray[np.float64], samples: int, share: float) -> CapacityBound:
-    """The smallest bound over the grid of gamma; -ln delta' = share + price of gamma."""
+def _best(
+    name: str, source: str, ready: Prepared, found: NDArray[np.float64], samples: int, share: float
+) -> CapacityBound:
+    """The smallest bound over the grid of gamma; -ln delta' = share + price of the norms + price of gamma."""
+    if not ready.needs_margin:
+        error = float((found <= 0).mean())
+        complexity, confidence = ready.terms(1.0, samples, share + ready.price)
+        value = error + complexity + confidence
+        return CapacityBound(name, value, None, error, complexity, confidence, samples, math.inf, source, ready.factors)
     best: CapacityBound | None = None
     # No gamma above the median margin: beyond, complexity is only traded for a margin loss that says nothing either.
     typical = float(np.median(found))
@@ -201,11 +184,11 @@ def _best(name: str, chain: Chain, found: NDArray[np.float64], samples: int, sha
     for step in range(top, top - 21, -1):
         margin = 2.0**step
         loss = float(np.clip(1 - found / margin, 0, 1).mean())
-        complexity = 2 * COVERS[name](chain, margin, samples)
-        confidence = 3 * math.sqrt((share + step_price(step)) / (2 * samples))
+        complexity, confidence = ready.terms(margin, samples, share + ready.price + step_price(step))
         value = loss + complexity + confidence
         if best is None or value < best.value:
-            best = CapacityBound(name, value, margin, loss, complexity, confidence, samples, math.inf)
+            factors = dict(ready.factors) | {"1 / margin": 1 / margin}
+            best = CapacityBound(name, value, margin, loss, complexity, confidence, samples, math.inf, source, factors)
     assert best is not None
     return best
 

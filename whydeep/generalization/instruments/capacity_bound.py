@@ -1,4 +1,4 @@
-"""What do norm-based capacity bounds promise for this network, constants included?"""
+"""What do the capacity bounds of the lecture promise for this network, constants included?"""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from whydeep.core.exhibit import Curve, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact, proportion
 from whydeep.core.verdict import Assumption, Prediction
-from whydeep.generalization.capacity import Ledger, capacity_ledger
+from whydeep.generalization.capacity import CapacityTable, capacity_table
 from whydeep.generalization.chain import why_no_chain
 from whydeep.generalization.risk import mistakes
 
 DELTA = 0.05
-TITLES = {"counting": "covering, counting parameters", "spectral": "covering, spectral norms"}
+FAMILIES = {"VC": "VC", "covering": "covering", "Rademacher": "Rademacher", "PAC-Bayes": "PAC-Bayes"}
+"""First words of the rows' names -> labels in the picture, which shows the smallest of each."""
 
 
 def applies(subject: Subject) -> str | None:
@@ -34,26 +35,26 @@ def applies(subject: Subject) -> str | None:
 
 
 def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observation:
-    """Compute every bound of the ledger and judge the smallest against the test error."""
+    """Compute every bound of the table and judge the smallest against the test error."""
     problem = subject.problem
     assert problem.test is not None
-    ledger = capacity_ledger(problem.model, problem.train, start=subject.start, delta=DELTA)
+    table = capacity_table(problem.model, problem.train, start=subject.start, delta=DELTA)
     wrong = mistakes(problem.model, problem.test)
     test_error = proportion("test error", int(wrong.sum()), len(wrong))
-    best = ledger.smallest
+    best = table.smallest
     finding = judged(
         "capacity_bound",
         question="generalization",
         statement="The risk is at most margin loss plus capacity.",
-        source='Slide "Traditional Learning Theory"; Bartlett, Foster and Telgarsky 2017; constants derived here',
-        predicted=Prediction("at most", best.value, trivial=1.0, constants=_constants(ledger)),
+        source='Slide "Traditional Learning Theory"; Bartlett, Harvey, Liaw and Mehrabian 2019; Bartlett, Foster and '
+        "Telgarsky 2017; Golowich, Rakhlin and Shamir 2018; constants derived here",
+        predicted=Prediction("at most", best.value, trivial=1.0, constants=_constants(table)),
         measured=test_error,
         assumptions={"training samples are independent draws": Assumption.ON_TRUST}
         | ({} if subject.start is None else {"the start is independent of the data": Assumption.ON_TRUST}),
     )
     bounds = [
-        exact(f"bound, {TITLES[b.name]}", b.value, unit="fraction", method=f"largest term: {b.dominated_by}")
-        for b in ledger.bounds
+        exact(f"bound, {b.name}", b.value, unit="fraction", method=f"largest term: {b.dominated_by}") for b in table
     ]
     smallest = Measurement(
         "smallest capacity bound",
@@ -62,22 +63,22 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         best.value,
         confidence=1 - DELTA,
         unit="fraction",
-        method=TITLES[best.name],
+        method=best.name,
     )
     extra = (
         exact("samples needed", best.samples_needed, unit="samples", method="same norms and margins"),
         exact("training samples", len(problem.train), unit="samples"),
-        exact("Lipschitz bound", ledger.chain.product, method="product of spectral norms"),
+        exact("Lipschitz bound", table.chain.product, method="product of spectral norms"),
     )
     return Observation(
         (smallest, test_error, *bounds, *extra),
-        (_curve(ledger, test_error.value), _ledger_table(ledger), _layer_table(ledger)),
+        (_curve(table, test_error.value), _bound_table(table), _layer_table(table)),
         (finding,),
     )
 
 
-def _constants(ledger: Ledger) -> Mapping[str, float]:
-    best = ledger.smallest
+def _constants(table: CapacityTable) -> Mapping[str, float]:
+    best = table.smallest
     return {
         "margin": best.margin,
         "margin loss": best.margin_loss,
@@ -87,18 +88,23 @@ def _constants(ledger: Ledger) -> Mapping[str, float]:
     }
 
 
-def _curve(ledger: Ledger, test_error: float) -> Curve:
-    samples = ledger.bounds[0].samples
-    needed = [bound.samples_needed for bound in ledger.bounds if math.isfinite(bound.samples_needed)]
+def _curve(table: CapacityTable, test_error: float) -> Curve:
+    samples = table.rows[0].samples
+    family = {
+        label: min((row for row in table if row.name.startswith(word)), key=lambda row: row.value)
+        for word, label in FAMILIES.items()
+        if any(row.name.startswith(word) for row in table)
+    }
+    needed = [row.samples_needed for row in family.values() if math.isfinite(row.samples_needed)]
     decades = math.log10(max([10.0 * samples, *needed]) / samples) + 1
     sizes = [round(samples * 10 ** (decades * step / 20)) for step in range(21)]
     lines = [
-        Line(bound.name, sizes, [ledger.value_at(bound.name, size) for size in sizes], role="theory")
-        for bound in ledger.bounds
+        Line(label, sizes, [table.value_at(row.name, size) for size in sizes], role="theory")
+        for label, row in family.items()
     ]
-    best = ledger.smallest
+    best = table.smallest
     return Curve(
-        title="The bounds at other sample sizes, with the same norms and margins",
+        title="The smallest bound of each kind at other sample sizes, with the same norms and margins",
         x_label="training samples (log scale)",
         y_label="bound on the error (log scale)",
         lines=(
@@ -115,40 +121,56 @@ def _curve(ledger: Ledger, test_error: float) -> Curve:
     )
 
 
-def _ledger_table(ledger: Ledger) -> Table:
+def _bound_table(table: CapacityTable) -> Table:
     rows = tuple(
         (
-            TITLES[b.name],
-            _short(b.value),
-            _short(b.too_big),
-            _short(b.margin),
-            _short(b.margin_loss),
-            _short(b.complexity),
-            _short(b.confidence_term),
-            _short(b.samples_needed),
+            row.name,
+            _short(row.value),
+            None if row.margin is None else _short(row.margin),
+            _short(row.margin_loss),
+            _short(row.complexity),
+            _short(row.confidence_term),
+            _short(row.samples_needed),
+            row.largest_factor,
+            row.source,
         )
-        for b in ledger.bounds
+        for row in table
     )
+    left_out = " ".join(f"Not here: {name}, because {reason}." for name, reason in table.left_out.items())
     return Table(
         title="The bounds, all constants and union bounds included",
         columns=(
             "bound",
-            "value",
-            "times too big",
+            "value, times too big",
             "margin",
             "margin loss",
             "complexity",
             "confidence",
             "samples needed",
+            "largest factor",
+            "source",
         ),
         rows=rows,
         note="Too big: compared with 1, which holds without any theory. Needed: samples that would bring it below 1. "
-        "All hold at once with probability 95 %.",
+        f"All hold at once with probability 95 %. {_dimension(table)} {left_out}".strip(),
     )
 
 
-def _layer_table(ledger: Ledger) -> Table:
-    chain = ledger.chain
+def _dimension(table: CapacityTable) -> str:
+    """The VC dimension beside the slide's formula for it."""
+    edges = table.edges
+    slide = f"The slide's E log2 E is {edges * math.log2(max(edges, 2)):.2g} for E = {edges:,} weights and biases"
+    remark = "it is for threshold units or a fixed depth, for deep ReLU networks a factor of the depth is missing"
+    if table.vc_dimension is None:
+        return f"{slide}; {remark}."
+    return (
+        f"VC dimension of one output: at most {table.vc_dimension:.2g} (by the paper's formula, recalled, "
+        f"{table.recalled_vc_dimension or 0:.2g}). {slide}; {remark}."
+    )
+
+
+def _layer_table(table: CapacityTable) -> Table:
+    chain = table.chain
     rows = tuple(
         (
             link.name,
@@ -199,10 +221,11 @@ def answer(seen: Observation) -> Answer:
 instrument = Instrument(
     name="capacity_bound",
     question="generalization",
-    title="Norm-based capacity bounds",
+    title="Capacity bounds",
     lecture="R(w) <= R_n(w) + sqrt(capacity / n), the capacity measured by covering numbers or Rademacher averages "
     "of all networks with these norms.",
-    source='Slide "Traditional Learning Theory"; Bartlett, Foster and Telgarsky 2017, with constants derived here',
+    source='Slide "Traditional Learning Theory"; Bartlett, Harvey, Liaw and Mehrabian 2019; Bartlett, Foster and '
+    "Telgarsky 2017; Golowich, Rakhlin and Shamir 2018; Neyshabur, Bhojanapalli and Srebro 2018",
     rule="not vacuous: the smallest bound is below 1; else vacuous. A vacuous bound says nothing about the network, "
     "good or bad.",
     caveat="A bound that is too big speaks of the worst network with these norms, not of this one.",
