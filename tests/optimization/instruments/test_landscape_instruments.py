@@ -19,7 +19,7 @@ from whydeep.optimization.instruments import curvature, gradient_flow, straight_
 INSTRUMENTS = [curvature.instrument, straight_path.instrument, gradient_flow.instrument]
 SOLVER = Backprop(torch.optim.Adam, lr=5e-3, epochs=4)
 SMALL = {
-    "curvature": {"samples": 100, "steps": 15, "probes": 4, "directions": 2},
+    "curvature": {"samples": 100, "steps": 6, "probes": 4, "directions": 2, "layers": 2},
     "straight_path": {"solutions": 1, "samples": 100, "retraining": 1000, "refinements": 1},
     "gradient_flow": {"samples": 50, "networks": 3},
 }

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from dense_hessian import dense
 from problems import blobs, digits, small_problem
 from torch import Tensor, nn
 
-from whydeep.core import Data, Problem
+from whydeep.core import Data, InputError, Problem
 from whydeep.networks import cnn, linear
-from whydeep.optimization.landscape.hessian import Hessian
+from whydeep.optimization.landscape.hessian import Engine, Hessian
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def dense(problem: Problem) -> Tensor:
-    """The Hessian entry by entry, by a route of its own: a function of the flat vector, differentiated twice."""
-    model = problem.copy().eval()
-    free = [(name, value.shape) for name, value in model.named_parameters() if value.requires_grad]
-    x = problem.train.in_memory().x
-
-    def risk(vector: Tensor) -> Tensor:
-        pieces = vector.split([shape.numel() for _, shape in free])
-        weights = {name: piece.view(shape) for (name, shape), piece in zip(free, pieces, strict=True)}
-        return problem.per_sample(torch.func.functional_call(model, weights, (x,)), problem.train.targets).mean()
-
-    return torch.autograd.functional.hessian(risk, problem.vector())
 
 
 def matrix(hessian: Hessian) -> Tensor:
@@ -122,3 +111,112 @@ def test_what_cannot_be_differentiated_is_refused() -> None:
     frozen = problem.copy().requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable parameters"):
         Hessian(problem.with_model(frozen))
+    with pytest.raises(ValueError, match="unknown engine"):
+        Hessian(problem, engine="fast")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="60 samples come in batches of 7"):
+        Hessian(problem, engine="retained", batch_size=7)
+    with pytest.raises(ValueError, match="Gauss-Newton matrix has no engine"):
+        Hessian(problem, engine="difference", gauss_newton=True)
+    steps = Problem(problem.model, problem.train, loss=lambda output, _: (output > 0).float().sum(1))
+    with pytest.raises(InputError, match="not a differentiable function"):
+        Hessian(steps)
+
+
+@pytest.mark.parametrize(
+    ("engine", "batch_size"),
+    [
+        ("retained", 2048),
+        ("rebuilt", 2048),
+        ("rebuilt", 7),
+        ("linearised", 2048),
+        ("difference", 2048),
+        ("difference", 7),
+    ],
+)
+def test_every_engine_gives_the_dense_hessian(engine: Engine, batch_size: int) -> None:
+    problem = small_problem(dtype=torch.float64)
+    hessian = Hessian(problem, engine=engine, batch_size=batch_size)
+    block = hessian(torch.eye(hessian.size, dtype=torch.float64))  # all in one block
+    # Central differences in double precision: step 6e-6 of the weights' length, error of order its square.
+    tolerance = 1e-8 if engine == "difference" else 1e-12
+    torch.testing.assert_close(block, dense(problem), rtol=1e-10, atol=tolerance)
+    assert hessian.products == hessian.size
+    torch.testing.assert_close(hessian(block[0]), block @ block[0], rtol=1e-8, atol=10 * tolerance)
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    """sin, as an extension written in another language has it: with a backward pass and none beyond."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * x.cos()
+
+
+class Sine(nn.Module):
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.own = own
+
+    def forward(self, x: Tensor) -> Tensor:
+        return OnceDifferentiable.apply(x) if self.own else x.sin()
+
+
+def test_layers_without_a_second_derivative_are_taken_by_differences() -> None:
+    def network(own: bool) -> nn.Module:
+        first, last = nn.Linear(3, 4).double(), nn.Linear(4, 3).double()
+        with torch.no_grad():
+            first.weight.copy_(normal(4, 3)), last.weight.copy_(normal(3, 4, seed=1))
+            first.bias.zero_(), last.bias.zero_()
+        return nn.Sequential(first, Sine(own), last)
+
+    data = blobs(dtype=torch.float64)
+    hessian = Hessian(Problem(network(True), data))
+    assert hessian.engine == "difference"
+    torch.testing.assert_close(matrix(hessian), dense(Problem(network(False), data)), rtol=0, atol=1e-8)
+    with pytest.raises(InputError, match="no second derivative"):  # else PyTorch gives a wrong product in silence
+        Hessian(Problem(network(True), data), engine="rebuilt")
+
+
+class Root(nn.Module):
+    """Finite everywhere, with an infinite slope at 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.detach()).abs().sqrt() + x
+
+
+def test_a_gradient_that_is_not_finite_names_the_layer() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), Root(), nn.Linear(4, 3))
+    with pytest.raises(InputError, match=r"NaN or infinite at 2\.bias"):
+        Hessian(Problem(model, blobs()))
+
+
+def test_batch_norm_can_use_the_statistics_of_the_batch() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3)).double()
+    data = blobs(20, dtype=torch.float64)
+
+    class Written(nn.Module):
+        """The same network with the normalisation written out."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.last = model[0], model[1], model[3]
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.first(x)
+            z = (z - z.mean(0)) / (z.var(0, unbiased=False) + 1e-5).sqrt()
+            return self.last((z * self.norm.weight + self.norm.bias).tanh())
+
+    problem = Problem(model, data)
+    theirs = dense(Problem(Written(), data))
+    torch.testing.assert_close(matrix(Hessian(problem, batch_norm="batch")), theirs, rtol=1e-9, atol=1e-11)
+    with pytest.raises(InputError, match="depend on how the data are cut"):
+        Hessian(problem, batch_norm="batch", batch_size=7)
+    assert model[1].running_mean is not None
+    assert model[1].track_running_stats

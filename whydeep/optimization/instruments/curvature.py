@@ -1,6 +1,8 @@
-"""Is the solution sharp? The curvature of the risk there, and what a small step in its worst direction costs."""
+"""Is the solution sharp? The spectrum of the curvature there, and what a small step in its worst direction costs."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -14,9 +16,10 @@ from whydeep.core.parameters import named
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
 
+from ..landscape.hessian import Hessian
 from ..landscape.learned import learned, too_little
 from ..landscape.slices import rise
-from ..landscape.spectrum import spectrum
+from ..landscape.spectrum import Spectrum, matrix_spectrum, parameters_by_layer, spectrum
 
 STEP = 0.01
 """The length of the step, as a fraction of the length of the weights."""
@@ -52,10 +55,10 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
     both = [rise(problem, sign * ends.sharpest, step, data=data) for sign in (1, -1)]
     worst = max(both, key=lambda losses: float(losses.mean()))
     removed, risk = learned(problem, data=data), problem.risk(data)
+    low = -0.01 * abs(ends.largest)
     measurements = [
-        ends.largest,
-        ends.smallest,
-        ends.trace,
+        *ends.measurements,
+        ends.quadrature.below(low, name="negative eigenvalues beyond 1 % of the largest"),
         exact("learned risk", removed, method="risk of the mean output minus the risk"),
         exact("risk", risk, method=f"{len(data)} training samples"),
         exact("gradient norm", float(problem.gradient(data).norm()), evaluations=1),
@@ -68,7 +71,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         ),
     ]
     if not too_little(removed, risk):
-        cost = measurements[7]
+        cost = next(m for m in measurements if m.name.startswith("rise along the sharpest"))
         measurements.append(
             Measurement(
                 "cost of a 1 % step",
@@ -79,8 +82,67 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
                 method=f"{cost.method}; the rise over the learned risk",
             )
         )
-    exhibits = (_slices(problem, data, ends.sharpest, randoms[0], ends.largest.value, length), _table(measurements))
+    exhibits = (
+        _density(ends),
+        _slices(problem, data, ends.sharpest, randoms[0], ends.largest, length),
+        _table(measurements),
+        _layers(problem, data, budget, spawn(generator)),
+    )
     return Observation(tuple(measurements), exhibits)
+
+
+def _density(ends: Spectrum) -> Curve:
+    """The density on a log scale; one eigenvalue alone is a bump of height 1 / (p sigma sqrt(2 pi))."""
+    grid = ends.grid(500)
+    sigma = 0.01 * float(grid[-1] - grid[0])
+    density = ends.density(grid, width=sigma)
+    alone = 1 / (ends.size * sigma * math.sqrt(2 * math.pi))
+    floor = alone / 20
+    seen = torch.where(density.value > floor, density.value, torch.nan)
+    band = (density.low, density.high)
+    edge = sorted({*ends.eigenvalues.tolist(), ends.smallest})
+    ticks = [x for value in edge for x in (value, value, math.nan)]
+    heights = [y for _ in edge for y in (floor, 2.5 * floor, math.nan)]
+    return Curve(
+        "Density of the eigenvalues of the Hessian",
+        "eigenvalue",
+        "fraction per unit",
+        (
+            Line("density", grid.tolist(), seen.tolist(), *(end.clamp(min=floor).tolist() for end in band)),
+            Line("edge", ticks, heights, role="reference"),
+        ),
+        alt=f"Most of the {ends.size:,} eigenvalues lie near zero; the largest is {plain(ends.largest, 3)}, the "
+        f"{len(ends.eigenvalues)} largest and the smallest, {plain(ends.smallest, 2)}, are marked below.",
+        y_log=True,
+    )
+
+
+def _layers(problem: Problem, data: Data, budget: Budget, generator: torch.Generator) -> Table:
+    """Every layer's own block of the Hessian: all other weights held fixed."""
+    rows = []
+    layers = parameters_by_layer(problem)
+    for name, parameters in list(layers.items())[: budget["layers"]]:
+        block = Hessian(problem, data=data, only=parameters)
+        seen = matrix_spectrum(
+            block,
+            torch.empty(block.size, dtype=problem.vector().dtype, device=problem.vector().device),
+            top=1,
+            density=False,
+            tolerance=1e-2,
+            trace_tolerance=0.05,
+            steps=budget["steps"],
+            probes=budget["probes"],
+            generator=spawn(generator),
+        )
+        rows.append((name, seen.size, seen.largest, seen.smallest, seen.trace, seen.trace_error))
+    left = len(layers) - len(rows)
+    return Table(
+        "Curvature layer by layer",
+        ("layer", "parameters", "largest", "smallest", "trace", "standard error of the trace"),
+        tuple(rows),
+        "The diagonal block of each layer's own weights."
+        + (f" {left} further layers were not measured in this budget." if left else ""),
+    )
 
 
 def _slices(problem: Problem, data: Data, sharpest: Tensor, other: Tensor, curvature: float, length: float) -> Curve:
@@ -147,8 +209,8 @@ instrument = Instrument(
     "to lessen that, and sharpness alone decides nothing about generalization.",
     rank=1,
     budgets={
-        "quick": {"samples": 1500, "steps": 40, "probes": 16, "directions": 5},
-        "full": {"samples": 10_000, "steps": 100, "probes": 100, "directions": 20},
+        "quick": {"samples": 1500, "steps": 30, "probes": 40, "directions": 5, "layers": 6},
+        "full": {"samples": 10_000, "steps": 60, "probes": 400, "directions": 20, "layers": 200},
     },
     applies=applies,
     run=run,

@@ -1,214 +1,308 @@
-"""The curvature of the risk: its largest and smallest Hessian eigenvalue and its trace, without the matrix."""
+"""The spectrum of the Hessian of the risk: its ends, its trace and its density, without the matrix."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from whydeep.core.data import Data
-from whydeep.core.measurement import Measurement, exact, mean
+from whydeep.core.measurement import Measurement
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
+from whydeep.core.training import Callback, Progress
 
-from .hessian import Hessian
-
-Product = Callable[[Tensor], Tensor]
-"""v (p,) -> A v (p,) for a symmetric matrix A."""
-
-
-@dataclass(frozen=True)
-class Eigenpair:
-    """An approximate eigenvalue with its vector (p,) of length 1 and residual = |A v - value v|.
-
-    For a symmetric A some eigenvalue lies within [value - residual, value + residual].
-    """
-
-    value: float
-    residual: float
-    vector: Tensor
-
-
-@dataclass(frozen=True)
-class Extremes:
-    """Both ends of a spectrum.
-
-    basis: (m, p), the orthonormal vectors that were visited. captured: trace of A on their span.
-    unseen: with 95 % probability over the random start no eigenvalue lies further outside the two ends than this.
-    """
-
-    largest: Eigenpair
-    smallest: Eigenpair
-    basis: Tensor
-    captured: float
-    unseen: float
-
-
-def extremes(product: Product, start: Tensor, *, steps: int = 60, tolerance: float = 1e-4) -> Extremes:
-    """Return the largest and the smallest eigenvalue of a symmetric matrix by the method of Lanczos (1950).
-
-    start: (p,), drawn from a normal distribution for the guarantee below. At most min(steps, p) products, fewer once
-    both residuals are below tolerance * max |eigenvalue|, and two more for the residuals themselves. Every new vector
-    is made orthogonal to all earlier ones twice, so that rounding brings no copies of eigenvalues. Memory: steps * p.
-
-    The largest Ritz value never exceeds the largest eigenvalue. By Kuczynski and Wozniakowski (1992, theorem 4.2;
-    recalled, not checked against the paper) after k steps from a uniformly random direction it falls short of it by
-    more than eps (largest - smallest) with probability at most 1.648 sqrt(p) exp(-sqrt(eps) (2k - 1)).
-
-    Raises `ValueError` when the start is zero or steps < 1.
-
-    >>> diagonal = torch.tensor([-1.0, 0.5, 4.0], dtype=torch.float64)
-    >>> ends = extremes(lambda v: diagonal * v, torch.ones(3, dtype=torch.float64))
-    >>> round(ends.largest.value, 6), round(ends.smallest.value, 6)
-    (4.0, -1.0)
-    """
-    length = float(start.norm())
-    if not length > 0 or steps < 1:
-        raise ValueError(f"the start has length {length} and steps={steps}; give a start that is not zero, steps >= 1")
-    size, rounding = len(start), torch.finfo(start.dtype).eps
-    basis = torch.empty(min(steps, size), size, dtype=start.dtype, device=start.device)
-    basis[0] = start / length
-    diagonal: list[float] = []
-    beside: list[float] = []
-    while True:
-        done = len(diagonal) + 1
-        ahead = product(basis[done - 1])
-        diagonal.append(float(ahead.double() @ basis[done - 1].double()))
-        for _ in range(2):
-            ahead = ahead - basis[:done].T @ (basis[:done] @ ahead)
-        beside.append(float(ahead.norm()))
-        values, vectors = _tridiagonal(diagonal, beside[:-1])
-        scale = float(values.abs().max())
-        # The residual of a Ritz vector is the last entry of its coordinates times the next off-diagonal entry.
-        worst = beside[-1] * max(abs(float(vectors[-1, 0])), abs(float(vectors[-1, -1])))
-        # Below sqrt(p) roundings what is left of the vector is noise: the span is closed under A.
-        if done == len(basis) or worst <= tolerance * scale or beside[-1] <= rounding * math.sqrt(size) * scale:
-            break
-        basis[done] = ahead / beside[-1]
-    basis = basis[:done]
-    largest = _eigenpair(product, basis.T @ vectors[:, -1].to(basis))
-    smallest = largest if done == 1 else _eigenpair(product, basis.T @ vectors[:, 0].to(basis))
-    unseen = 0.0 if done == size else _unseen(size, done, largest.value - smallest.value)
-    return Extremes(largest, smallest, basis, sum(diagonal), unseen)
-
-
-def _tridiagonal(diagonal: list[float], beside: list[float]) -> tuple[Tensor, Tensor]:
-    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    if beside:
-        off = torch.diag(torch.tensor(beside, dtype=torch.float64), 1)
-        matrix = matrix + off + off.T
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, vectors
-
-
-def _eigenpair(product: Product, vector: Tensor) -> Eigenpair:
-    vector = vector / vector.norm()
-    ahead = product(vector)
-    value = float(ahead.double() @ vector.double())
-    return Eigenpair(value, float((ahead.double() - value * vector.double()).norm()), vector)
-
-
-def _unseen(size: int, steps: int, spread: float) -> float:
-    # 2.5 % for each end; the true spread is at most the one seen divided by 1 - 2 eps.
-    eps = (math.log(1.648 * math.sqrt(size) / 0.025) / (2 * steps - 1)) ** 2
-    return eps * spread / (1 - 2 * eps) if eps < 0.5 else math.inf
-
-
-def trace(
-    product: Product,
-    like: Tensor,
-    *,
-    probes: int = 16,
-    basis: Tensor | None = None,
-    captured: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> Measurement:
-    """Return the trace of a symmetric matrix, estimated without bias, with Student's 95 % interval over the probes.
-
-    tr A = E z^T A z for entries z = +-1 with equal probability (Hutchinson 1990). With an orthonormal `basis` (m, p)
-    chosen independently of the probes, and captured = tr(Q^T A Q) on it, only the rest is estimated:
-    tr A = captured + E (P z)^T A (P z) with P = I - Q Q^T, which removes the part of the variance that the largest
-    eigenvalues cause (the idea of Hutch++, Meyer et al. 2021; there the basis is a random sketch, here Lanczos').
-
-    like: any vector (p,), for length, type and device. Cost: one product a probe.
-
-    >>> ones = torch.ones(5, dtype=torch.float64)
-    >>> trace(lambda v: 2 * v, ones).value
-    10.0
-    """
-    if probes < 2:
-        raise ValueError(f"probes={probes}; give at least 2, one alone tells nothing of its spread")
-    generator = or_default(generator)
-    values = []
-    for _ in range(probes):
-        signs = torch.randint(2, like.shape, generator=generator).to(like) * 2 - 1
-        if basis is not None:
-            signs = signs - basis.T @ (basis @ signs)
-        values.append(captured + float(signs.double() @ product(signs).double()))
-    return mean("trace", values, method=f"Student, {probes} random probes", evaluations=probes)
+from . import memory as memory_of
+from .block_lanczos import Projection, block_lanczos
+from .hessian import Engine, Hessian
+from .matrix_free import block_product
+from .spectral_density import Density, Quadrature
+from .trace import FIRST_LOOK, Trace, deflated_trace
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What was measured of the Hessian of the risk.
+    """What products with a symmetric matrix A (p, p) told of its eigenvalues.
 
-    largest, smallest: eigenvalues with the interval +- their residual; trace with Student's interval.
-    sharpest, softest: their directions (p,), of length 1. unseen: see `Extremes`. products: all that were taken.
+    eigenvalues: (top,), the largest, descending, with eigenvectors (top, p) of length 1 and residuals (top,): some
+    eigenvalue of A lies within each value +- its residual |A v - value v|. smallest, smallest_residual, softest: the
+    same at the other end. unseen: with 95 % probability over the random start no eigenvalue lies further outside the
+    two ends than this. converged: the residuals asked for were reached.
+    trace_error: the standard error of the trace. products: all that were taken, those with vectors.
+    layers: the spectra of the diagonal blocks by layer, where asked for.
     """
 
-    largest: Measurement
-    smallest: Measurement
-    trace: Measurement
-    sharpest: Tensor
+    eigenvalues: Tensor
+    residuals: Tensor
+    eigenvectors: Tensor
+    smallest: float
+    smallest_residual: float
     softest: Tensor
+    traced: Trace
+    quadrature: Quadrature
     unseen: float
+    converged: bool
     products: int
+    seconds: float
+    layers: Mapping[str, Spectrum] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """The number p of parameters."""
+        return self.quadrature.size
+
+    @property
+    def largest(self) -> float:
+        """The largest eigenvalue."""
+        return float(self.eigenvalues[0])
+
+    @property
+    def sharpest(self) -> Tensor:
+        """The direction (p,) of the largest eigenvalue."""
+        return self.eigenvectors[0]
+
+    @property
+    def trace(self) -> float:
+        """The estimate of the trace."""
+        return self.traced.value
+
+    @property
+    def trace_error(self) -> float:
+        """Its standard error."""
+        return self.traced.error
+
+    @property
+    def negative(self) -> Measurement:
+        """The number of negative eigenvalues, with an interval: see `Quadrature.below`.
+
+        An eigenvalue within rounding of zero counts on neither side; where many lie near zero the interval is wide.
+        """
+        scale = max(abs(self.largest), abs(self.smallest))
+        noise = float(torch.finfo(self.eigenvectors.dtype).eps) * math.sqrt(self.size) * scale
+        return self.quadrature.below(-noise, name="negative eigenvalues")
+
+    def density(self, grid: Tensor | Sequence[float], *, width: float | None = None) -> Density:
+        """Return the smoothed spectral density on `grid` with a band: see `Quadrature.density`."""
+        return self.quadrature.density(grid, width=width)
+
+    def grid(self, points: int = 400) -> Tensor:
+        """Return equally spaced eigenvalues (points,) that cover the spectrum and 3 % of its range beyond the ends."""
+        low, high = self.smallest, self.largest
+        beyond = 0.03 * (high - low) if high > low else max(1.0, abs(high))
+        return torch.linspace(low - beyond, high + beyond, points, dtype=torch.float64)
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """The ends with the interval +- residual, and the trace with Student's 95 % interval."""
+        ends = (
+            ("largest curvature", self.largest, float(self.residuals[0])),
+            ("smallest curvature", self.smallest, self.smallest_residual),
+        )
+        counts: dict[str, Any] = {"evaluations": self.products, "seconds": self.seconds}
+        return (
+            *(
+                Measurement(
+                    name, value, value - residual, value + residual, method="block Lanczos, +- residual", **counts
+                )
+                for name, value, residual in ends
+            ),
+            self.traced.measurement,
+        )
 
 
 def spectrum(
     problem: Problem,
     *,
+    operator: Literal["hessian", "ggn"] | Callable[[Tensor], Tensor] | Any = "hessian",
+    top: int = 10,
+    density: bool = True,
+    per_layer: bool = False,
     data: Data | None = None,
-    steps: int = 60,
-    probes: int = 16,
     tolerance: float = 1e-4,
+    trace_tolerance: float = 0.02,
+    steps: int | None = None,
+    probes: int = 200,
     batch_size: int = 2048,
+    engine: Engine = "auto",
+    batch_norm: Literal["frozen", "batch"] = "frozen",
+    memory: int | None = None,
     generator: torch.Generator | None = None,
+    callback: Callback | None = None,
 ) -> Spectrum:
-    """Measure the largest and smallest eigenvalue and the trace of the Hessian of the risk at `problem.model`.
+    """Measure the spectrum of the Hessian of the risk at `problem.model`: ends, trace, density, negative part.
 
-    Evaluation mode, on `data` (the training data by default). The interval of an eigenvalue is +- its residual
-    |H v - value v|: some eigenvalue lies in it for certain, that it is the outermost one rests on the random start.
-    Rounding in the network's own number type comes on top, about 1e-6 of the largest eigenvalue in single precision.
-    Cost: at most steps + 2 + probes products (see `Hessian`).
+    operator: "hessian"; "ggn", its Gauss-Newton part; or any symmetric matrix on the parameters' space (p,), as a
+    function v -> A v or an object with `@` such as curvlinops'. data: the training data by default.
+    top: how many of the largest eigenvalues. tolerance: the residuals asked for, as a part of the largest
+    |eigenvalue|. trace_tolerance: the standard error asked for, as a part of the |trace|.
+    density: take blocks of 4 vectors, whose spread gives the density its band; False takes 2 and some 40 % fewer
+    products. steps: at most so many blocks, 40 (80 without the density). probes: at most so many for the trace.
+    per_layer: the same for the diagonal block of every layer, with its 3 largest eigenvalues at most.
+    batch_size, engine, batch_norm: see `Hessian`. memory: bytes that may be used, by default what is free.
+    callback: told the products done, of how many at most; returning True ends the search for eigenvalues there.
+
+    One block Lanczos run gives the ends and the density, and its basis relieves the trace's probes of the largest
+    eigenvalues. Rounding in the network's own number type is within the residuals, about 1e-7 of the largest
+    eigenvalue a product in single precision. Evaluation mode; the model is left alone.
+
+    Raises `InputError` when the memory does not suffice (saying what would fit), when the operator is not symmetric,
+    when the loss cannot be differentiated, or when a gradient is not finite (naming the layer).
+    Cost: block * steps + probes products at most; memory: block * steps + top + 27 vectors (p,), and the graph of a
+    batch's gradient.
+
+    >>> from whydeep.networks import linear
+    >>> x = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    >>> seen = spectrum(Problem(linear(1, 1).double(), Data(x, 0 * x), loss="squared"))
+    >>> round(seen.trace, 6), round(seen.largest + seen.smallest, 6)  # of [[5, 2], [2, 1]]
+    (6.0, 6.0)
     """
-    generator = or_default(generator)
-    began = time.perf_counter()
-    hessian = Hessian(problem, data=data, batch_size=batch_size)
     like = problem.vector()
-    start = torch.randn(hessian.size, generator=generator, dtype=like.dtype).to(like.device)
-    ends = extremes(hessian, start, steps=steps, tolerance=tolerance)
-    taken, seconds = hessian.products, time.perf_counter() - began
-    if len(ends.basis) == hessian.size:  # every direction was visited: nothing is left to estimate
-        total = exact("trace", ends.captured, method="every direction visited")
+    settings: dict[str, Any] = {"tolerance": tolerance, "trace_tolerance": trace_tolerance, "probes": probes}
+    settings |= {"density": density, "steps": steps, "generator": or_default(generator)}
+    budget = memory_of.available(like.device) if memory is None else memory
+    _check_memory(like, budget, top=top, density=density, steps=steps)  # before the graph is built
+    given: dict[str, Any] = {"data": data, "batch_size": batch_size, "engine": engine, "batch_norm": batch_norm}
+
+    def made(only: Sequence[str] | None = None) -> Any:
+        if isinstance(operator, str):
+            if operator not in ("hessian", "ggn"):
+                raise ValueError(f"unknown operator {operator!r}; give 'hessian', 'ggn' or a matrix-vector product")
+            return Hessian(problem, gauss_newton=operator == "ggn", only=only, **given)
+        return operator
+
+    whole = matrix_spectrum(made(), like, top=top, memory=budget, callback=callback, **settings)
+    if not per_layer:
+        return whole
+    if not isinstance(operator, str):
+        raise ValueError("per_layer needs operator='hessian' or 'ggn'; a matrix-vector product knows no layers")
+    layers = {}
+    for name, parameters in parameters_by_layer(problem).items():
+        block = made(parameters)
+        start = torch.empty(block.size, dtype=like.dtype, device=like.device)
+        layers[name] = matrix_spectrum(block, start, top=min(top, 3), memory=budget, **settings)
+    return replace(whole, layers=layers)
+
+
+def matrix_spectrum(
+    operator: Callable[[Tensor], Tensor] | Any,
+    like: Tensor,
+    *,
+    top: int = 10,
+    density: bool = True,
+    tolerance: float = 1e-4,
+    trace_tolerance: float = 0.02,
+    steps: int | None = None,
+    probes: int = 200,
+    memory: int | None = None,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Spectrum:
+    """Measure the spectrum of any symmetric matrix; like: a vector (p,), for length, type and device. See `spectrum`.
+
+    >>> diagonal = torch.arange(1.0, 6.0, dtype=torch.float64)
+    >>> seen = matrix_spectrum(lambda v: diagonal * v, diagonal, top=2)
+    >>> [round(float(value), 6) for value in seen.eigenvalues], round(seen.trace, 6)
+    ([5.0, 4.0], 15.0)
+    """
+    if top < 1 or not tolerance >= 0 or not trace_tolerance >= 0:
+        raise ValueError(
+            f"top={top}, tolerance={tolerance}, trace_tolerance={trace_tolerance}; give top >= 1, others >= 0"
+        )
+    began = time.perf_counter()
+    generator = or_default(generator)
+    size, top = len(like), min(top, len(like))
+    block, steps = _sizes(density, steps)
+    _check_memory(like, memory, top=top, density=density, steps=steps)
+    multiply = operator if isinstance(operator, Hessian) else block_product(operator, size)
+    taken = 0
+    most = min(size, block * steps) + probes
+
+    def product(rows: Tensor) -> Tensor:
+        nonlocal taken
+        taken += len(rows)
+        return multiply(rows)
+
+    def reached(seen: Projection) -> bool:
+        if len(seen.matrix) < min(size, top + 1):
+            return False
+        values, _, residuals = seen.ritz()
+        wanted = torch.cat([residuals[-top:], residuals[:1]])
+        return bool(wanted.max() <= tolerance * values.abs().max() + seen.rounding)
+
+    def stop(seen: Projection) -> bool:
+        if callback is not None and callback(Progress(taken, most)) is True:
+            return True
+        # Where few directions are left, visiting them makes everything exact and costs no more than the trace's probes.
+        return size - taken > 2 * FIRST_LOOK and reached(seen)
+
+    start = torch.randn(min(block, size), size, generator=generator, dtype=like.dtype).to(like.device)
+    seen = block_lanczos(product, start, steps=steps, stop=stop)
+    captured = float(seen.matrix.trace())
+    if seen.whole:
+        traced = Trace(captured, torch.zeros(0, dtype=torch.float64))
     else:
-        total = trace(hessian, like, probes=probes, basis=ends.basis, captured=ends.captured, generator=generator)
-
-    def measured(name: str, pair: Eigenpair) -> Measurement:
-        low, high = pair.value - pair.residual, pair.value + pair.residual
-        method = f"Lanczos, {len(ends.basis)} steps, +- residual"
-        return Measurement(name, pair.value, low, high, method=method, evaluations=taken, seconds=seconds)
-
+        traced = deflated_trace(
+            product, seen.basis, captured, tolerance=trace_tolerance, probes=probes, block=block, generator=generator
+        )
+        if callback is not None:
+            callback(Progress(taken, taken))
+    values, coordinates, residuals = seen.ritz()
+    chosen = torch.cat([coordinates[:, -top:].flip(1), coordinates[:, :1]], 1)
+    vectors = chosen.T.to(seen.basis) @ seen.basis
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
     return Spectrum(
-        largest=measured("largest curvature", ends.largest),
-        smallest=measured("smallest curvature", ends.smallest),
-        trace=total,
-        sharpest=ends.largest.vector,
-        softest=ends.smallest.vector,
-        unseen=ends.unseen,
-        products=hessian.products,
+        eigenvalues=values[-top:].flip(0),
+        residuals=residuals[-top:].flip(0),
+        eigenvectors=vectors[:-1],
+        smallest=float(values[0]),
+        smallest_residual=float(residuals[0]),
+        softest=vectors[-1],
+        traced=traced,
+        quadrature=Quadrature.of(seen),
+        unseen=0.0 if seen.whole else _unseen(size, seen.steps, seen.first, float(values[-1] - values[0])),
+        converged=reached(seen),
+        products=taken,
+        seconds=time.perf_counter() - began,
     )
+
+
+def parameters_by_layer(problem: Problem) -> dict[str, list[str]]:
+    """Return the names of the trainable parameters of every layer: those that one module holds itself."""
+    layers: dict[str, list[str]] = {}
+    for name, value in problem.model.named_parameters():
+        if value.requires_grad:
+            layers.setdefault(name.rpartition(".")[0] or name, []).append(name)
+    return layers
+
+
+def _sizes(density: bool, steps: int | None) -> tuple[int, int]:
+    """Return the vectors of a block and the most blocks: 160 vectors in all, .64 GB for a million float32 parameters.
+
+    On trained networks of 2,000 to 80,000 parameters 110 to 130 vectors in blocks of 4 brought ten eigenvalues to
+    1e-4, 60 to 90 in blocks of 2; the density's error was halved by going from 2 to 4, and hardly lowered by 8.
+    """
+    block = 4 if density else 2
+    return block, 160 // block if steps is None else steps
+
+
+def _check_memory(like: Tensor, limit: int | None, *, top: int, density: bool, steps: int | None) -> None:
+    block, steps = _sizes(density, steps)
+    memory_of.check(len(like), block=block, steps=steps, kept=top + 1, width=like.element_size(), limit=limit)
+
+
+def _unseen(size: int, steps: int, columns: int, spread: float) -> float:
+    """Return how far outside the Ritz values an eigenvalue may lie, with 95 % confidence.
+
+    By Kuczynski and Wozniakowski (1992, theorem 4.2; recalled, not checked against the paper) k steps from a random
+    direction fall short of the largest eigenvalue by more than eps * spread with probability at most
+    1.648 sqrt(p) exp(-sqrt(eps) (2k - 1)). The columns of the start are independent, and all must fail.
+    """
+    # 2.5 % for each end; the true spread is at most the one seen divided by 1 - 2 eps.
+    chance = 0.025 ** (1 / columns)
+    eps = (math.log(1.648 * math.sqrt(size) / chance) / (2 * steps - 1)) ** 2
+    return eps * spread / (1 - 2 * eps) if eps < 0.5 else math.inf

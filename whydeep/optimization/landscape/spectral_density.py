@@ -1,0 +1,131 @@
+"""The spectral density of a symmetric matrix and counts of its eigenvalues, from one block Lanczos run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from whydeep.core.measurement import Measurement, exact
+
+from .block_lanczos import Projection
+
+LIKELY = 6.0
+"""A mean of 4 squares of normal numbers exceeds this with probability 1e-4: more weight is more than one eigenvalue."""
+
+
+@dataclass(frozen=True)
+class Density:
+    """Values on a grid (g,), per unit of the eigenvalue, with a 95 % band [low, high]; their integral is 1.
+
+    The band is Student's over the columns of the random start: what other starts would give. The coarseness of the
+    quadrature between its nodes comes on top.
+    """
+
+    grid: Tensor
+    value: Tensor
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """rho(t) = 1/p sum_i delta(t - lambda_i) as nodes (k,) ascending with weights (b, k), one row a random column.
+
+    tr f(A) / p = E sum_k weights[j, k] f(nodes[k]) for every row j and every polynomial f of degree below twice the
+    number of Lanczos steps (Golub and Meurant 2010; Ubaru, Chen and Saad 2017). single: the nodes that are one
+    eigenvalue each, known to their residual: they weigh 1/p exactly, as in Chen and Hallman (2023, recalled, not
+    checked against the paper), and only the rest is estimated.
+    """
+
+    nodes: Tensor
+    weights: Tensor
+    single: Tensor
+    size: int
+    whole: bool
+
+    @staticmethod
+    def of(projection: Projection, *, tolerance: float = 1e-3) -> Quadrature:
+        """Return the quadrature of a run whose start was uniformly random.
+
+        A node is taken for one eigenvalue when its residual is below `tolerance` of the largest |eigenvalue|, the
+        next node is ten residuals away, and it does not weigh so much that several must sit there.
+        """
+        values, vectors, residuals = projection.ritz()
+        size = projection.basis.shape[1]
+        if projection.whole:
+            rows = torch.full((1, len(values)), 1 / size, dtype=torch.float64)
+            return Quadrature(values, rows, torch.ones(len(values), dtype=torch.bool), size, True)
+        weights = vectors[: projection.first].square()
+        gaps = torch.full_like(values, math.inf)
+        gaps[:-1] = values.diff()
+        gaps[1:] = torch.minimum(gaps[1:], values.diff())
+        scale = float(values.abs().max())
+        single = (residuals <= tolerance * scale) & (gaps > 10 * residuals) & (weights.mean(0) * size < LIKELY)
+        rest = 1 - int(single.sum()) / size
+        others = weights[:, ~single].sum(1, keepdim=True)
+        if bool((others > 0).all()):
+            weights = torch.where(single, 1 / size, weights * rest / others.clamp(min=1e-300))
+        return Quadrature(values, weights, single, size, False)
+
+    def density(self, grid: Tensor | Sequence[float], *, width: float | None = None) -> Density:
+        """Return rho smoothed by a normal density of standard deviation `width` (1 % of the range by default)."""
+        points = torch.as_tensor(grid, dtype=torch.float64).reshape(-1)
+        if width is None:
+            spread = float(self.nodes[-1] - self.nodes[0])
+            width = 0.01 * (spread if spread > 0 else max(1.0, abs(float(self.nodes[0]))))
+        if not width > 0:
+            raise ValueError(f"width={width}; give a positive standard deviation")
+        bumps = torch.exp(-0.5 * ((points - self.nodes[:, None]) / width).square()) / (width * math.sqrt(2 * math.pi))
+        value, half = _student(self.weights @ bumps)
+        return Density(points, value, (value - half).clamp(min=0), value + half)
+
+    def below(self, level: float, *, name: str = "") -> Measurement:
+        """Return the number of eigenvalues below `level`, with an interval.
+
+        Certain: no fewer than the nodes below it, and no more than p less the nodes above it (Cauchy). Within these,
+        Student's 95 % over the columns, widened by the weight of the two nodes beside the level, which bounds what
+        the quadrature can tell (the inequalities of Chebyshev, Markov and Stieltjes, columnwise: for blocks recalled,
+        not checked against a paper). Eigenvalues closer to the level than rounding count on either side.
+        """
+        name = name or f"eigenvalues below {level:.3g}"
+        under = self.nodes < level
+        least, most = int(under.sum()), self.size - int((~under).sum())
+        if self.whole:
+            return exact(name, least, method="every direction visited", unit="eigenvalues")
+        inner, outer = under.clone(), under.clone()
+        beside = least - 1
+        if beside >= 0 and not bool(self.single[beside]):
+            inner[beside] = False
+        if least < len(self.nodes) and not bool(self.single[least]):
+            outer[least] = True
+        means, halves = zip(
+            *(_student(self.weights[:, mask].sum(1, keepdim=True)) for mask in (inner, outer)), strict=True
+        )
+        value = float(self.weights[:, under].sum(1).mean()) * self.size
+        low = self.size * float(means[0] - halves[0])
+        high = self.size * float(means[1] + halves[1])
+        value = min(max(value, least), most)
+        method = f"Lanczos quadrature, {len(self.weights)} random columns; Student and certain bounds"
+        return Measurement(
+            name,
+            value,
+            min(value, max(low, least)),
+            max(value, min(high, most)),
+            unit="eigenvalues",
+            method=method,
+        )
+
+
+def _student(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean over rows (b, g) and Student's half width; infinite for a single row that is an estimate."""
+    count = len(rows)
+    if count < 2:
+        return rows[0], torch.zeros_like(rows[0])
+    factor = float(stats.t.ppf(0.975, count - 1)) / np.sqrt(count)
+    return rows.mean(0), factor * rows.std(0)
