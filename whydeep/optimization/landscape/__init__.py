@@ -2,6 +2,7 @@
 
 from . import linear_networks as linear_networks
 from . import pennington_bahri as pennington_bahri
+from . import spin_glass as spin_glass
 from . import teacher_student as teacher_student
 from .critical_points import SearchEnd as SearchEnd
 from .critical_points import find_critical_point as find_critical_point
