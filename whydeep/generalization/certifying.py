@@ -21,6 +21,7 @@ from .disintegrated import disintegrated_certificate
 from .heldout import BOUNDS, heldout_certificate
 from .inversion import check_delta
 from .learnt_prior import learnt_prior
+from .occam import occam_certificate
 from .pac_bayes import confidence_nats, pac_bayes_certificate
 from .posterior_training import train_posterior
 from .preconditions import check_disjoint, check_fixed
@@ -52,8 +53,22 @@ def _gaussian(task: _Task, certificate: Callable[..., Certificate]) -> Certifica
     return replace(found, candidates=task.candidates, baseline=replace(plain, subject="the network it is around"))
 
 
+def _occam(task: _Task) -> Certificate:
+    """Train in a short code on `train`, and certify there; the held-out samples give the baseline."""
+    found = occam_certificate(
+        task.model,
+        task.train,
+        task.solver,
+        delta=task.delta / task.candidates,
+        heldout=task.heldout,
+        generator=spawn(task.generator),
+    )
+    return replace(found, delta=task.delta, candidates=task.candidates)
+
+
 TRAINED: dict[str, Callable[[_Task], Certificate]] = {
     "disintegrated": lambda task: _gaussian(task, disintegrated_certificate),
+    "occam": _occam,
     "pac-bayes-kl": lambda task: _gaussian(task, pac_bayes_certificate),
 }
 """The methods that train."""
@@ -80,7 +95,8 @@ def certify(
         "binomial" (exact, never beaten by the next two), "kl", "hoeffding";
     of a network that `solver` trains on `train` from a copy of `model`, which is returned as `classifier`,
         "pac-bayes-kl": of the mean error of networks drawn from a Gaussian posterior, which is trained on `heldout`,
-        "disintegrated": of one network drawn from it.
+        "disintegrated": of one network drawn from it,
+        "occam": of one that is written in so few bits that it is certified on `train` itself, where it was trained.
     train: where given, no held-out sample may be among its samples; else their independence is on trust.
     candidates: the number of classifiers among which this one was picked by its errors on `heldout`; the union bound
     gives each delta / candidates.
