@@ -21,8 +21,11 @@ from .checkpoint import Checkpoint
 from .distributed import ALONE, Group, neighbours
 from .majoriser import CONSTANTS
 from .memory import check_memory, gigabytes, stored_bytes, working_bytes
+from .rescaled_start import rescaled_weights
 
 UPDATES = ("linearised", "exact")
+STARTING = 2048
+"""Samples from which the spread of a start is taken: it is known to a few per cent."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class ADMM:
     they no longer move, Algorithm 1 to the letter up to its argmin being a local one, and far slower.
     over_relaxation: a in [1, 2): a s(W_i V_{i-1}) + (1 - a) V_i replaces s(W_i V_{i-1}) in the steps for V_i and
     Lambda_i, as usual in convex ADMM; 1 is the lecture's.
+    spread: None starts from the given weights, as the lecture does. A number rescales them first, layer by layer, to
+    pre-activations of mean zero and this standard deviation (`rescaled_start`), from at most 2,048 training samples.
+    From weights so small that every layer sees the linear part of its activation only, as PyTorch's are for sigmoid
+    layers, ADMM finds the linear classifier and stays near it; 0.5 is a good value there, at 3 to 20 hidden layers.
+    It is for fresh weights, as it undoes what has been learnt.
     constant: "exact" takes the least curvature that keeps the quadratic above the misfit, "published" the looser one of
     the authors' code (with a guard); the loose one is the steadier at ten layers and more.
     validation: the fraction of the training data held back; the iterate with the least risk on it is returned.
@@ -57,8 +65,8 @@ class ADMM:
 
     Trains an nn.Sequential of Flatten, Linear and Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, SiLU or Identity that ends
     in Linear, by the squared loss (classes or regression), the cross-entropy or the hinge; raises `InputError` on
-    anything else, naming it, and when there is less memory than it needs. Starts from the given parameters with V from
-    the forward pass and multipliers zero.
+    anything else, naming it, and when there is less memory than it needs. Starts from the given parameters, with V
+    from the forward pass and multipliers zero.
 
     History, the start first: "loss" (risk of the network itself on the training data, without the ridge), "objective"
     (the augmented Lagrangian), "kkt" (Frobenius norm of all residuals of the KKT conditions),
@@ -89,6 +97,7 @@ class ADMM:
     tolerance: float = 1e-6
     update: str = "linearised"
     over_relaxation: float = 1.0
+    spread: float | None = None
     block_size: int = 4096
     dtype: torch.dtype | None = None
     streaming: bool | str | Path = False
@@ -107,6 +116,8 @@ class ADMM:
             raise ValueError(f"unknown update {self.update!r}; give one of {', '.join(UPDATES)}")
         if not 1 <= self.over_relaxation < 2:
             raise ValueError(f"over_relaxation={self.over_relaxation}; give a number in [1, 2)")
+        if self.spread is not None and not 0 < self.spread < math.inf:
+            raise ValueError(f"spread={self.spread}; give a positive number or None")
         if self.block_size < 1:
             raise ValueError(f"block_size={self.block_size}; give at least 1")
         if self.dtype not in (None, torch.float32, torch.float64):
@@ -125,6 +136,8 @@ class ADMM:
 
         def begin(chain: Chain, train: Data) -> ADMMIteration:
             self._check_memory(chain, train)
+            if self.spread is not None:
+                chain.load(self._rescaled(chain, train, self.spread))
             return ADMMIteration(self, problem, chain, train)
 
         return train_in_sweeps(
@@ -137,6 +150,13 @@ class ADMM:
             group=self.group,
             checkpoint=self.checkpoint,
         )
+
+    def _rescaled(self, chain: Chain, train: Data, spread: float) -> tuple[Tensor, ...]:
+        few = train.take(torch.arange(min(STARTING, len(train))))
+        weights = rescaled_weights(chain, chain.rows(few), spread=spread)
+        # Every process has its own samples; all take the start of the first.
+        self.group.hand_out(weights, [0] * len(weights))
+        return weights
 
     def _check_memory(self, chain: Chain, train: Data) -> None:
         dtype, machine = self.dtype or chain.dtype, neighbours(self.group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from whydeep.core.problem import Problem
 
@@ -35,15 +36,20 @@ def rescaled(problem: Problem, *, spread: float = 1.0, samples: int = 2048) -> P
     model = problem.copy()
     chain = Chain.of(model, solver="rescaled")
     few = problem.train.take(torch.arange(min(samples, len(problem.train))))
-    states, weights = chain.rows(few), list(chain.weights())
-    for index, layer in enumerate(chain.layers[:-1]):
-        signal = states @ layer.without_bias(weights[index]).T
+    chain.load(rescaled_weights(chain, chain.rows(few), spread=spread))
+    return problem.with_model(model)
+
+
+def rescaled_weights(chain: Chain, x: Tensor, *, spread: float) -> tuple[Tensor, ...]:
+    """Return W_1..W_N of the rescaled network (outputs, inputs + 1), float64, for the samples x (n, d), float64."""
+    states, weights = x, chain.weights()
+    for layer, weight in zip(chain.layers[:-1], weights[:-1], strict=True):
+        signal = states @ layer.without_bias(weight).T
         mean = signal.mean(0)
         size = float((signal - mean).square().mean().sqrt())
         factor = spread / size if size > 0 else 1.0
-        weights[index] *= factor
+        weight *= factor
         if layer.bias:
-            weights[index][:, -1] = -factor * mean
-        states, _ = layer.activation.value_and_slope(layer.preactivation(weights[index], states))
-    chain.load(weights)
-    return problem.with_model(model)
+            weight[:, -1] = -factor * mean
+        states, _ = layer.activation.value_and_slope(layer.preactivation(weight, states))
+    return weights
