@@ -26,11 +26,16 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does 
         self._alive: list[Tensor] = []  # a tensor's id is its own only while it lives
         self._keep = keep
         self._data: set[int] = set()
+        self.summed: list[Axis] = []  # axes that a product or convolution sums over
         self.kept: list[tuple[Tensor, Axes]] = []
 
     def known(self, value: Tensor) -> bool:
         """Whether the tensor's axes were noted."""
         return id(value) in self._axes
+
+    def of_data(self, value: Tensor) -> bool:
+        """Whether the tensor was computed from the samples."""
+        return id(value) in self._data
 
     def note(self, value: Tensor, axes: Axes) -> None:
         """Note the axes of a tensor."""
@@ -160,7 +165,10 @@ def _expanded(tracer: Tracer, args: tuple[Any, ...], out: Tensor) -> Axes:
 def _product(tracer: Tracer, args: tuple[Any, ...], out: Tensor) -> Axes:
     """Both factors sum over the same units."""
     first, second = tracer.axes(args[0]), tracer.axes(args[1])
-    join(first[-1], second[-2 if len(second) > 1 else -1])
+    over = second[-2 if len(second) > 1 else -1]
+    # Activations share the axes of the weights that made them: only a weight's own axis counts as summed over.
+    tracer.summed += [axis for axis, value in ((first[-1], args[0]), (over, args[1])) if not tracer.of_data(value)]
+    join(first[-1], over)
     for one, other in zip(first[:-2], second[:-2], strict=True):
         join(one, other)
     return first[:-1] + second[-1:] if len(second) > 1 else first[:-1]
@@ -187,10 +195,12 @@ def _convolution(tracer: Tracer, args: tuple[Any, ...], out: Tensor) -> Axes:
             tracer.freeze([outer, inner, channels])
             leaving = _fixed(out.shape[1])
         else:
+            tracer.summed.append(outer)
             join(channels, outer)
             leaving = inner
     else:
         leaving = outer
+        tracer.summed.append(inner)
         if groups == 1:
             join(channels, inner)
         else:

@@ -22,12 +22,16 @@ class Wiring:
 
     layout: name of a parameter or buffer -> for each of its axes the units along it, outermost first. An axis of
     length C H W behind a flattening reads (C units, H W places), one of an attention layer (heads, units of a head).
+    summed: name -> for each of its axes whether a product or a convolution sums over it.
     free: the sets of units of which any order computes the same function, if it is changed on all their axes at once.
+    outputs: the units along the last axis of the output; their order stays.
     seen: tensors that the run produced, with the units along their axes; empty unless they were asked for.
     """
 
     layout: dict[str, tuple[tuple[Units, ...], ...]]
     free: tuple[Units, ...]
+    summed: dict[str, tuple[bool, ...]]
+    outputs: tuple[Units, ...]
     seen: tuple[tuple[Tensor, tuple[tuple[Units, ...], ...]], ...] = field(default=(), repr=False)
 
     def axes(self, name: str) -> list[Units]:
@@ -64,6 +68,9 @@ def wiring(model: nn.Module, x: Tensor, *, keep: bool = False) -> Wiring:
     with evaluating(model), torch.no_grad(), _plain_attention(), tracer:
         output = model(x)
     tracer.freeze(tracer.axes(output))
+    ends = tuple(resolved(tracer.axes(output)[-1])) if output.ndim > 1 else ()
+    over = {id(axis) for axis in tracer.summed}
+    summed = {name: tuple(id(axis) in over for axis in each) for name, each in axes.items()}
     layout = {name: tuple(tuple(resolved(axis)) for axis in each) for name, each in axes.items()}
     free: list[Units] = []
     for each in layout.values():
@@ -71,7 +78,7 @@ def wiring(model: nn.Module, x: Tensor, *, keep: bool = False) -> Wiring:
             if not units.fixed and units.size > 1 and not any(units is one for one in free):
                 free.append(units)
     seen = tuple((value, tuple(tuple(resolved(axis)) for axis in each)) for value, each in tracer.kept)
-    return Wiring(layout, tuple(free), seen)
+    return Wiring(layout, tuple(free), summed, ends, seen)
 
 
 @contextmanager
