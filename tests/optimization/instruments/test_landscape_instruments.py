@@ -14,13 +14,14 @@ from whydeep.core import Data, InputError, Instrument, Measurement, Observation,
 from whydeep.core.record import plain
 from whydeep.networks import cnn, linear, mlp
 from whydeep.optimization.backprop import Backprop
-from whydeep.optimization.instruments import curvature, gradient_flow, straight_path
+from whydeep.optimization.instruments import curvature, gradient_flow, loss_surface, straight_path
 
-INSTRUMENTS = [curvature.instrument, straight_path.instrument, gradient_flow.instrument]
+INSTRUMENTS = [curvature.instrument, loss_surface.instrument, straight_path.instrument, gradient_flow.instrument]
 SOLVER = Backprop(torch.optim.Adam, lr=5e-3, epochs=4)
 SMALL = {
     "curvature": {"samples": 100, "steps": 6, "probes": 4, "directions": 2, "layers": 2},
-    "straight_path": {"solutions": 1, "samples": 100, "retraining": 1000, "refinements": 1},
+    "loss_surface": {"samples": 60, "directions": 3, "points": 4, "map": 2, "curved": 20},
+    "straight_path": {"solutions": 1, "samples": 100, "retraining": 1000, "refinements": 1, "bending": 20},
     "gradient_flow": {"samples": 50, "networks": 3},
 }
 
@@ -140,6 +141,58 @@ def curved(low: float, high: float, *, removed: float = 2.0, smallest: float = 0
 )
 def test_the_rule_of_sharpness(seen: Observation, verdict: str) -> None:
     assert curvature.instrument.answer(seen).verdict == verdict
+
+
+def test_the_layers_of_the_table_add_up_to_the_trace_and_the_rest_is_counted() -> None:
+    subject = given(trained(lambda: mlp((64, 9, 8, 10), activation="tanh"), digits(100)[0]))
+    seen = observe(curvature.instrument, subject)
+    (layers,) = [e for e in seen.exhibits if getattr(e, "title", "") == "Curvature layer by layer"]
+    assert [row[0] for row in layers.rows] == ["1", "3"]
+    assert "1 further layers" in layers.note
+    budget = SMALL["curvature"] | {"steps": 60, "probes": 60, "layers": 9}
+    whole = curvature.instrument.run(subject, budget, torch.Generator().manual_seed(0))
+    (layers,) = [e for e in whole.exhibits if getattr(e, "title", "") == "Curvature layer by layer"]
+    error = sum(row[5] ** 2 for row in layers.rows) ** 0.5 + (whole["trace"].high - whole["trace"].value) / 2
+    # Four standard errors of the difference of two independent estimates, each of a few percent.
+    assert sum(row[4] for row in layers.rows) == pytest.approx(whole["trace"].value, abs=4 * error)
+
+
+def valley(low: float, high: float, *, removed: float = 2.0) -> Observation:
+    width = Measurement("half-width of the valley", (low + high) / 2, low, high, unit="fraction")
+    curved = exact("downward over upward curvature", 0.05)
+    return Observation((exact("learned risk", removed), exact("risk", 0.1), width, curved))
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        (valley(0.2, 0.4), "a wide valley"),
+        (valley(0.05, 0.4), "a valley of moderate width"),
+        (valley(0.001, 0.004), "a narrow valley"),
+        (valley(0.2, 0.4, removed=1e-4), "nothing learned"),
+    ],
+)
+def test_the_rule_of_the_valley(seen: Observation, verdict: str) -> None:
+    assert loss_surface.instrument.answer(seen).verdict == verdict
+
+
+def test_the_valley_of_a_quadratic_has_the_width_of_its_formula() -> None:
+    # One weight w at the solution w = 1 of y = x: R = (w - 1)^2 mean x^2 / 2, and a filter direction is +-1.
+    # Learned is 1/2 of the variance of x; a tenth of it is lost at |w - 1| = sqrt(var x / (10 mean x^2)).
+    x = torch.randn(40, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = nn.Linear(1, 1, bias=False).double()
+    problem = Problem(model, Data(x, x.clone()), loss="squared").at(torch.ones(1, dtype=torch.float64))
+    seen = observe(loss_surface.instrument, Subject(problem, SOLVER))
+    expected = float((x.var(unbiased=False) / (10 * x.square().mean())).sqrt())
+    # Positions lie 8 % apart there; a straight line between two points of a parabola errs by less than 1 %.
+    assert seen["half-width of the valley"].value == pytest.approx(expected, rel=0.01)
+    assert seen["downward over upward curvature"].value == 0
+
+
+def test_networks_without_filters_have_no_surface() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(3))
+    problem = Problem(model, Data(torch.rand(5, 3), torch.rand(5, 3)), loss="squared")
+    assert "no trainable weight has filters" in (loss_surface.instrument.applies(Subject(problem, SOLVER)) or "")
 
 
 def test_a_way_down_is_said_only_where_there_is_one() -> None:

@@ -99,16 +99,16 @@ def _density(ends: Spectrum) -> Curve:
     alone = 1 / (ends.size * sigma * math.sqrt(2 * math.pi))
     floor = alone / 20
     seen = torch.where(density.value > floor, density.value, torch.nan)
-    band = (density.low, density.high)
+    low, high = density.low.clamp(min=floor), density.high.clamp(min=floor)
     edge = sorted({*ends.eigenvalues.tolist(), ends.smallest})
     ticks = [x for value in edge for x in (value, value, math.nan)]
     heights = [y for _ in edge for y in (floor, 2.5 * floor, math.nan)]
     return Curve(
         "Density of the eigenvalues of the Hessian",
         "eigenvalue",
-        "fraction per unit",
+        "fraction of eigenvalues per unit",
         (
-            Line("density", grid.tolist(), seen.tolist(), *(end.clamp(min=floor).tolist() for end in band)),
+            Line("density", grid.tolist(), seen.tolist(), low.tolist(), high.tolist()),
             Line("edge", ticks, heights, role="reference"),
         ),
         alt=f"Most of the {ends.size:,} eigenvalues lie near zero; the largest is {plain(ends.largest, 3)}, the "

@@ -2,11 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
 from torch import Tensor
 
 from whydeep.core.data import Data
 from whydeep.core.evaluation import outputs
+from whydeep.core.exhibit import Curve, Line
+from whydeep.core.numbers import plain
 from whydeep.core.problem import Problem
+
+from .offsets import risks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+TENTHS = tuple(tenth / 10 for tenth in range(-10, 11))
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The risk (k,) at w + position * direction, positions (k,) in lengths of the direction."""
+
+    positions: Tensor
+    risk: Tensor
+    unit: str = "lengths of the direction"
+
+    def curve(self, title: str = "The risk along a line") -> Curve:
+        """Return the plot of the risk against the position."""
+        finite = self.risk[torch.isfinite(self.risk)]
+        low, high = (plain(float(end), 2) for end in (finite.min(), finite.max())) if len(finite) else ("-", "-")
+        line = Line("risk", self.positions.tolist(), self.risk.tolist(), marks=len(self.risk) < 30)
+        return Curve(title, f"position ({self.unit})", "risk", (line,), alt=f"The risk runs from {low} to {high}.")
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Draw it into `axes` (new ones when None) and return them."""
+        return self.curve().plot(axes)
+
+
+def line_slice(
+    problem: Problem,
+    direction: Tensor,
+    *,
+    positions: Sequence[float] | Tensor = TENTHS,
+    data: Data | None = None,
+    recompute_statistics: bool = False,
+) -> Slice:
+    """Return R(w + t d) at every position t, w the parameters of `problem.model`, d the direction (p,) as it is.
+
+    Take d from `plane.random_direction` for filter-normalised ones, from `Spectrum.sharpest` for an eigenvector, or
+    a difference of two networks. Evaluation mode, on the training data by default; recompute_statistics: see `risks`.
+    A slice cannot prove convexity. Cost: one pass over the data a position.
+
+    >>> data = Data(torch.tensor([[1.0]]), torch.tensor([[0.0]]))
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> problem = Problem(model, data, loss="squared").at(torch.tensor([2.0]))
+    >>> line_slice(problem, torch.tensor([1.0]), positions=[-2.0, 0.0, 1.0]).risk  # 1/2 (2 + t)^2
+    tensor([0.0000, 2.0000, 4.5000], dtype=torch.float64)
+    """
+    places = torch.as_tensor(positions, dtype=torch.float64).reshape(-1)
+    values = torch.empty(len(places), dtype=torch.float64)
+    parts = risks(
+        problem,
+        problem.vector(),
+        direction[None],
+        places[:, None],
+        data=data,
+        recompute_statistics=recompute_statistics,
+    )
+    for rows, part in parts:
+        values[rows] = part
+    return Slice(places, values)
 
 
 def rise(problem: Problem, direction: Tensor, step: float, *, data: Data | None = None) -> Tensor:

@@ -91,9 +91,9 @@ class Spectrum:
         return self.quadrature.density(grid, width=width)
 
     def grid(self, points: int = 400) -> Tensor:
-        """Return equally spaced eigenvalues (points,) that cover the spectrum and 3 % of its range beyond the ends."""
+        """Return equally spaced eigenvalues (points,) that cover the spectrum and 6 % of its range beyond the ends."""
         low, high = self.smallest, self.largest
-        beyond = 0.03 * (high - low) if high > low else max(1.0, abs(high))
+        beyond = 0.06 * (high - low) if high > low else max(1.0, abs(high))
         return torch.linspace(low - beyond, high + beyond, points, dtype=torch.float64)
 
     @property
