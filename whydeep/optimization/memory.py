@@ -100,9 +100,10 @@ def check_memory(name: str, needed: int, *, samples: int, device: torch.device, 
     """Raise `InputError` with both numbers when a training needs more memory than there is; `remedy`: what to do."""
     free = available_memory(device)
     if free is not None and needed > free:
+        where = "" if device.type == "cpu" else f" on {device}"
         raise InputError(
             f"{name} needs about {gigabytes(needed)} for {samples:,} samples in this network and {gigabytes(free)} are "
-            f"free on {device}",
+            f"free{where}",
             remedy,
         )
 

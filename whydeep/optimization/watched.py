@@ -14,7 +14,7 @@ from .chain import Chain
 from .distributed import Group
 
 Weights = tuple[Tensor, ...]
-ROWS = 4096
+ROWS = 1024
 """Samples that are measured at a time: the states of all of them need not fit in memory."""
 
 

@@ -1,0 +1,152 @@
+"""States in files: the same training, in memory for a block of samples only."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from problems import small_problem
+
+from whydeep.core.data import Data
+from whydeep.core.errors import InputError
+from whydeep.core.problem import Problem
+from whydeep.networks import mlp
+from whydeep.optimization.admm import ADMM
+from whydeep.optimization.streaming import InFiles, InMemory, storage
+
+CPU = torch.device("cpu")
+
+
+class Computed:
+    """Samples that are computed when they are read; `read` is how many at a time, at most."""
+
+    def __init__(self, x):
+        self.x, self.shape, self.dtype, self.read = x, x.shape, x.dtype, 0
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, indices):
+        self.read = max(self.read, len(indices))
+        return self.x[indices]
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+def test_the_training_is_the_same_to_the_last_digit(activation, tmp_path):
+    problem = small_problem(activation, dtype=torch.float64)
+    settings = {"sweeps": 5, "block_size": 7, "validation": 0.2}
+    memory, files = (ADMM(**settings, streaming=where).train(problem) for where in (False, tmp_path / "new"))
+    for key, values in memory.history.items():
+        assert key == "seconds" or torch.equal(values, files.history[key]), key
+    for key, value in memory.model.state_dict().items():
+        assert torch.equal(value, files.model.state_dict()[key])
+    assert list((tmp_path / "new").iterdir()) == []  # the files have no names, so that none is ever left behind
+
+
+def test_lazy_samples_are_read_block_by_block(tmp_path):
+    x = torch.rand(300, 3, generator=torch.Generator().manual_seed(0))
+    network = mlp((3, 4, 1), activation="tanh", generator=torch.Generator().manual_seed(1)).double()
+    lazy = Computed(x.double())
+    problem, whole = (Problem(network, Data(x, x.double()[:, :1].square()), loss="squared") for x in (lazy, lazy.x))
+    lazy.read = 0
+    settings = {"sweeps": 3, "block_size": 16}
+    found = ADMM(**settings, streaming=tmp_path).train(problem).history["loss"]
+    assert lazy.read <= 300  # what is measured is read in blocks of 1,024
+    torch.testing.assert_close(found, ADMM(**settings).train(whole).history["loss"], rtol=1e-12, atol=0)
+
+
+LIMITED = """
+import json, resource, sys
+import torch
+from problems import small_problem
+from whydeep.core.data import Data
+from whydeep.core.errors import InputError
+from whydeep.core.problem import Problem
+from whydeep.networks import mlp
+from whydeep.optimization import ADMM, admm
+
+class Waves:
+    shape, dtype = torch.Size((10_000, 50)), torch.float64
+    def __len__(self):
+        return self.shape[0]
+    def __getitem__(self, indices):
+        return torch.sin(torch.outer(indices.double() + 1, torch.arange(1, 51).double()))
+
+def problem(n):
+    data = Data(Waves(), torch.sin(torch.arange(10_000).double())[:, None]).take(torch.arange(n))
+    start = torch.Generator().manual_seed(0)
+    model = mlp((50, 200, 200, 1), activation="tanh", init="xavier", generator=start).double()
+    return Problem(model, data, loss="squared")
+
+solver = ADMM(sweeps=1, block_size=512)
+solver.train(problem(1100))  # what libraries load and keep is there before the limit is set
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+limit = 1024 * int(status["VmData"].split()[0]) + 25_000_000
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+found = {}
+try:
+    solver.train(problem(10_000))
+except InputError as fault:
+    found["refused"] = str(fault)
+check, admm.check_memory = admm.check_memory, lambda *rest, **more: None
+try:
+    solver.train(problem(10_000))
+except RuntimeError as fault:
+    found["without the check"] = str(fault)
+admm.check_memory = check
+streamed = ADMM(sweeps=1, block_size=512, streaming=sys.argv[1]).train(problem(10_000))
+found["streamed"] = streamed.history["loss"].tolist()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory as Linux does")
+def test_what_does_not_fit_in_memory_is_refused_and_streams(tmp_path):
+    """68 MB of states under a limit of 25 MB on private memory; maps of files do not count."""
+    script = tmp_path / "limited.py"
+    script.write_text(LIMITED)
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        capture_output=True, text=True, timeout=120, env=os.environ | own,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "ADMM needs about 0.084 GB for 10,000 samples in this network and 0.02" in found["refused"]
+    assert "streaming=True (0.068 GB on disk instead)" in found["refused"]
+    assert "can't allocate memory" in found["without the check"]
+    assert found["streamed"][1] < found["streamed"][0]
+
+
+def test_a_full_disk_is_said_before_the_start(tmp_path, monkeypatch):
+    def full(handle, first, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"the states take .* GB in a file, and .* has .* GB left; name a folder"):
+        ADMM(sweeps=1, streaming=tmp_path).train(small_problem("tanh"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_storage_is_chosen_by_the_setting(tmp_path):
+    assert isinstance(storage(False), InMemory)
+    assert storage(True) == InFiles(storage(True).folder)
+    assert storage(str(tmp_path)) == InFiles(tmp_path)
+    tensor = InFiles(tmp_path).empty((3, 2), torch.float32, CPU)
+    assert (tensor.shape, tensor.dtype) == ((3, 2), torch.float32)
+    tensor.fill_(2.0)
+    assert float(tensor.sum()) == 12
+    assert InFiles(tmp_path).empty((0, 2), torch.float32, CPU).shape == (0, 2)
+    with pytest.raises(InputError, match="worked on by the CPU"):
+        InFiles(tmp_path).empty((3, 2), torch.float32, torch.device("meta"))
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(InputError, match="cannot write into"):
+        InFiles(file).empty((3, 2), torch.float32, CPU)
+    with pytest.raises(ValueError, match="streaming=3"):
+        ADMM(streaming=3)
