@@ -14,6 +14,7 @@ from .msa import EMSA as EMSA
 from .msa import MSA as MSA
 from .named import automatic as automatic
 from .named import by_name as by_name
+from .saddle_free_newton import SaddleFreeNewton as SaddleFreeNewton
 from .sgld import SGLD as SGLD
 from .stochastic_admm import StochasticADMM as StochasticADMM
 from .taylor import TaylorADMM as TaylorADMM

@@ -20,6 +20,7 @@ from .bcd import BCD
 from .chain import Chain
 from .dladmm import DLADMM
 from .msa import EMSA, MSA
+from .saddle_free_newton import SaddleFreeNewton
 from .sgld import SGLD
 from .stochastic_admm import StochasticADMM
 from .taylor import TaylorADMM
@@ -52,6 +53,7 @@ FAMILY: dict[str, Callable[[int], Solver]] = {
     "dladmm": lambda samples: DLADMM(),
     "emsa": lambda samples: EMSA(),
     "msa": lambda samples: MSA(),
+    "saddle_free_newton": lambda samples: SaddleFreeNewton(),
     "sgd": _backprop(torch.optim.SGD, 0.05, "cosine", momentum=0.9),
     # Temperature 1e-4 per mean loss: the noise of a step of 0.05 is then sd 0.003 an entry.
     "sgld": _backprop(SGLD, 0.05, "constant", beta=1e4),
