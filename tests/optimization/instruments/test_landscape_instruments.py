@@ -211,8 +211,43 @@ def test_a_convex_problem_is_connected_by_a_line_and_digits_are_not() -> None:
     assert answer.verdict == "connected by a line"
     # Two networks of 30 units learn the digits by units in another order: the average of their weights has neither's.
     solver = Backprop(torch.optim.Adam, lr=5e-3, epochs=15)
-    crossed = path.answer(observe(path, trained(lambda: mlp((64, 30, 10)), *digits(400), solver)))
+    seen = observe(path, trained(lambda: mlp((64, 30, 10)), *digits(400), solver))
+    crossed = path.answer(seen)
+    assert "crosses a barrier" in crossed.sentence
     assert crossed.verdict.startswith("a barrier of")
+    line = seen["barrier on training data"]
+    assert seen["barrier with matched units on training data"].high < 0.5 * line.low
+    assert seen["barrier of a bent path on training data"].high < 0.5 * line.low
+
+
+def paths_seen(line: float, matched: float | None, bent: float) -> Observation:
+    values = {
+        "barrier on training data": line,
+        "barrier with matched units on training data": matched,
+        "barrier of a bent path on training data": bent,
+    }
+    barriers = tuple(
+        Measurement(name, value, 0.9 * value, 1.1 * value) for name, value in values.items() if value is not None
+    )
+    return Observation((*barriers, exact("learned risk", 2.0), exact("risk", 0.1)))
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict", "words"),
+    [
+        (paths_seen(0.03, 0.5, 0.5), "connected by a line", "joined by a straight line"),
+        (paths_seen(0.5, 0.03, 0.5), "connected once matched", "with their units matched it is 0.03"),
+        (paths_seen(0.5, 0.1, 0.01), "connected by a bent path", "on a bent path 0.01"),
+        (paths_seen(0.5, None, 0.01), "connected by a bent path", "; on a bent path it is 0.01"),
+        (paths_seen(0.5, 0.1, 0.1), "a barrier of 0.5", "25 % of what was learned"),
+        (paths_seen(0.04, 0.1, 0.1), "a barrier within the error", "crosses a barrier of 0.04"),
+    ],
+)
+def test_the_rule_of_paths(seen: Observation, verdict: str, words: str) -> None:
+    answer = straight_path.instrument.answer(seen)
+    assert answer.verdict == verdict
+    assert words in answer.sentence
+    assert len(answer.sentence.split()) <= 45
 
 
 def test_several_solutions_give_an_interval_over_pairs() -> None:

@@ -1,9 +1,13 @@
-"""Two trainings from different starts: does the straight line between their solutions cross a barrier?"""
+"""Two trainings from different starts: is there a valley between their solutions, straight, matched or bent?"""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
 
+import torch
+from torch import nn
+
+from whydeep.core.data import Data
 from whydeep.core.errors import InputError
 from whydeep.core.exhibit import Cell, Curve, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
@@ -13,11 +17,23 @@ from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
 
 from ..landscape.learned import learned, too_little
-from ..landscape.paths import straight
-from ..landscape.profile import Profile
+from ..landscape.leg import Path
+from ..landscape.paths import path
+from ..landscape.profile import Profile, along
 
 CONNECTED = 0.02
-"""Joined by a line when the barrier is at most this fraction of what the network has learned."""
+"""Joined by a path when its barrier is at most this fraction of what the network has learned."""
+
+KINDS = {"straight": "straight line", "matched": "units matched", "bent": "bent"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The paths between the given solution and a new one, by kind, with the risk along each, by data set."""
+
+    paths: dict[str, Path]
+    profiles: dict[tuple[str, str], Profile]
+    refusal: str = ""
 
 
 def applies(subject: Subject) -> str | None:
@@ -28,7 +44,7 @@ def applies(subject: Subject) -> str | None:
 
 
 def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observation:
-    """Train again from fresh starts and follow the straight lines from the given solution to the new ones."""
+    """Train again from fresh starts and follow three paths from the given solution to each new one."""
     problem = subject.problem
     part = problem.train.subsample(budget["retraining"], spawn(generator))
     data = {"training": problem.train.subsample(budget["samples"], spawn(generator)).in_memory()}
@@ -36,37 +52,70 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         data["test"] = problem.test.subsample(budget["samples"], spawn(generator)).in_memory()
     # Where batch norm needs its statistics anew at every position, the training samples looked at provide them.
     local = Problem(problem.model, data["training"], data.get("test"), problem.loss)
-    profiles: list[dict[str, Profile]] = []
+    pairs = []
     for _ in range(budget["solutions"]):
         fresh = Problem(subject.fresh(spawn(generator)), part, None, problem.loss)
         again = subject.solver.train(fresh, generator=spawn(generator))
         if again.outcome.diverged:
             raise InputError(f"the second training diverged: {again.outcome.reason}", "give a smaller step size")
-        profiles.append(
-            {
-                name: straight(local, again.model, data=each, refinements=budget["refinements"])
-                for name, each in data.items()
-            }
-        )
-    measurements = [_over_pairs(f"barrier on {name} data", [pair[name].barrier for pair in profiles]) for name in data]
+        pairs.append(_between(local, again.model, data, budget, spawn(generator)))
+    measurements = []
+    for kind in pairs[0].paths:
+        for name in data:
+            barriers = [pair.profiles[kind, name].barrier for pair in pairs]
+            measurements.append(_over_pairs(_name(kind, name), barriers))
     measurements.append(
         exact("learned risk", learned(local), method="risk of the mean output minus the risk, training data")
     )
     measurements.append(exact("risk", local.risk(), method="of the given solution, training data"))
     if problem.train.classes is not None:
         for name in data:
-            bumps = [_error_bump(pair[name]) for pair in profiles]
+            bumps = [_error_bump(pair.profiles["straight", name]) for pair in pairs]
             unit, method = "fraction", f"largest of {len(bumps)} lines"
             measurements.append(exact(f"error barrier on {name} data", max(bumps), unit=unit, method=method))
-    curves = [_curve(profiles, "risk")] + ([_curve(profiles, "error")] if problem.train.classes is not None else [])
+    curves = [_curve(pairs, "risk", "training")]
+    if problem.train.classes is not None:
+        curves.append(_curve(pairs, "error", "test" if "test" in data else "training"))
     trained = "all training samples" if len(part) == len(problem.train) else f"{len(part):,} training samples"
+    notes = [f"The new solutions were trained on {trained} from their own starts."]
+    notes += [f"The units were not matched: {pairs[0].refusal}."] if pairs[0].refusal else []
     table = Table(
-        "Lines between two solutions",
-        ("line", "data", "risk at the given end", "risk at the new end", "barrier", "at position"),
-        tuple(_row(index + 1, name, profile) for index, pair in enumerate(profiles) for name, profile in pair.items()),
-        f"The new solutions were trained on {trained} from their own starts.",
+        "Paths between two solutions",
+        ("pair", "path", "data", "risk at the given end", "risk at the new end", "barrier", "at position", "length"),
+        tuple(_row(n + 1, pair, kind, name) for n, pair in enumerate(pairs) for kind in pair.paths for name in data),
+        " ".join(notes) + " Length: of the path, in straight distances between the two.",
     )
     return Observation(tuple(measurements), (*curves, table))
+
+
+def _between(
+    local: Problem, other: nn.Module, data: dict[str, Data], budget: Budget, generator: torch.Generator
+) -> Pair:
+    look = {"points": 11, "refinements": budget["refinements"]}
+    paths = {"straight": path(local, local.model, other, **look)}
+    refusal = ""
+    try:
+        paths["matched"] = path(local, local.model, other, method="permute", generator=spawn(generator), **look)
+    except InputError as fault:
+        refusal = fault.reason
+    steps = budget["bending"]
+    paths["bent"] = path(local, local.model, other, method="bezier", steps=steps, generator=spawn(generator), **look)
+    profiles = {(kind, "training"): found.profile for kind, found in paths.items()}
+    for name, each in data.items():
+        if name != "training":
+            for kind, found in paths.items():
+                profiles[kind, name] = along(
+                    local, found.at, data=each, positions=11, refinements=budget["refinements"]
+                )
+    return Pair(paths, profiles, refusal)
+
+
+def _name(kind: str, data: str) -> str:
+    return {
+        "straight": f"barrier on {data} data",
+        "matched": f"barrier with matched units on {data} data",
+        "bent": f"barrier of a bent path on {data} data",
+    }[kind]
 
 
 def _over_pairs(name: str, barriers: list[Measurement]) -> Measurement:
@@ -83,70 +132,89 @@ def _error_bump(profile: Profile) -> float:
     return float((profile.error - torch.lerp(profile.error[0], profile.error[-1], profile.positions)).max())
 
 
-def _row(line: int, name: str, profile: Profile) -> tuple[Cell, ...]:
+def _row(number: int, pair: Pair, kind: str, name: str) -> tuple[Cell, ...]:
+    profile = pair.profiles[kind, name]
+    barrier = profile.barrier.value
     ends = (float(profile.risk[0]), float(profile.risk[-1]))
-    return (line, name, *ends, profile.barrier.value, profile.summit if profile.barrier.value > 0 else None)
+    at = profile.summit if barrier > 0 else None
+    return (number, KINDS[kind], name, *ends, barrier, at, pair.paths[kind].length)
 
 
-def _curve(profiles: list[dict[str, Profile]], what: str) -> Curve:
+def _curve(pairs: list[Pair], what: str, name: str) -> Curve:
     lines = []
-    for index, pair in enumerate(profiles):
-        for name, profile in pair.items():
+    for index, pair in enumerate(pairs):
+        for kind in pair.paths:
+            profile = pair.profiles[kind, name]
             values = profile.risk if what == "risk" else profile.error
-            label = name if len(profiles) == 1 else f"{name} {index + 1}"
+            label = KINDS[kind] if len(pairs) == 1 else f"{KINDS[kind]} {index + 1}"
             assert values is not None
             lines.append(Line(label, profile.positions.tolist(), values.tolist()))
     first = lines[0].y
     lines.append(Line("no barrier", [0.0, 1.0], [first[0], first[-1]], role="reference"))
-    highest = max(max(line.y) for line in lines)
+    reached = ", ".join(f"{plain(max(line.y), 2)} ({line.label})" for line in lines[: len(pairs[0].paths)])
     low = max(max(line.y[0], line.y[-1]) for line in lines)
     return Curve(
-        f"{what.capitalize()} between two solutions",
-        "position between the solutions",
+        f"{what.capitalize()} between two solutions, {name} data",
+        "position between the solutions, by distance travelled",
         "risk" if what == "risk" else "misclassified fraction",
         tuple(lines),
-        alt=f"From the given solution to a new one the {what} reaches {plain(highest, 2)}; at the ends it is at most "
+        alt=f"From the given solution to a new one the {what} reaches {reached}; at the ends it is at most "
         f"{plain(low, 2)}.",
     )
 
 
 def answer(seen: Observation) -> Answer:
-    """Compare the barrier on the training data with what the network has learned."""
-    barrier, removed = seen["barrier on training data"], seen["learned risk"].value
+    """Compare the barriers on the training data with what the network has learned: straight, matched, bent."""
+    line, removed = seen["barrier on training data"], seen["learned risk"].value
     if too_little(removed, seen["risk"].value):
         sentence = (
-            f"The straight line between two trainings costs {plain(barrier.value, 2)}, but neither learned anything."
+            f"The straight line between two trainings costs {plain(line.value, 2)}, but neither learned anything."
         )
-        return Answer(sentence, "nothing learned", "caution", barrier.name)
-    share = f"{plain(100 * barrier.value / removed, 2)} % of what was learned"
-    if barrier.high <= CONNECTED * removed:
-        sentence = f"Two trainings are joined by a straight line that costs {plain(barrier.value, 2)} in risk, {share}."
-        return Answer(sentence, "connected by a line", "good", barrier.name)
-    sentence = (
-        f"The straight line between two trainings crosses a barrier of {plain(barrier.value, 2)} in risk, {share}."
-    )
-    if barrier.low > CONNECTED * removed:
-        return Answer(sentence, f"a barrier of {plain(barrier.value, 2)}", "neutral", barrier.name)
-    return Answer(sentence, "a barrier within the error", "neutral", barrier.name)
+        return Answer(sentence, "nothing learned", "caution", line.name)
+    share = f"{plain(100 * line.value / removed, 2)} % of what was learned"
+    if line.high <= CONNECTED * removed:
+        sentence = f"Two trainings are joined by a straight line that costs {plain(line.value, 2)} in risk, {share}."
+        return Answer(sentence, "connected by a line", "good", line.name)
+    sentence = f"The straight line between two trainings crosses a barrier of {plain(line.value, 2)} in risk, {share}"
+    names = {measurement.name: measurement for measurement in seen.measurements}
+    matched = names.get(_name("matched", "training"))
+    bent = names.get(_name("bent", "training"))
+    if matched is not None:
+        sentence += f"; with their units matched it is {plain(matched.value, 2)}"
+    if bent is not None:
+        sentence += (
+            f", on a bent path {plain(bent.value, 2)}"
+            if matched is not None
+            else (f"; on a bent path it is {plain(bent.value, 2)}")
+        )
+    sentence += "."
+    if matched is not None and matched.high <= CONNECTED * removed:
+        return Answer(sentence, "connected once matched", "good", matched.name)
+    if bent is not None and bent.high <= CONNECTED * removed:
+        return Answer(sentence, "connected by a bent path", "good", bent.name)
+    if line.low > CONNECTED * removed:
+        return Answer(sentence, f"a barrier of {plain(line.value, 2)}", "neutral", line.name)
+    return Answer(sentence, "a barrier within the error", "neutral", line.name)
 
 
 instrument = Instrument(
     name="straight_path",
     question="optimization",
-    title="The straight line between two solutions",
+    title="Paths between two solutions",
     lecture="If the sets below every level of the risk are connected, there are no poor local minima; two solutions "
     "are then joined by a path on which the risk does not rise.",
-    source="Freeman and Bruna (2017); the barrier as in Entezari et al. (2022); lecture, Topology of Nonconvex "
-    "Landscape",
-    rule="Barrier: the largest excess of the training risk on the line over the straight interpolation of its ends. "
-    "Connected by a line: its interval lies at or below 2 % of the learned risk (risk of the network's mean output "
-    "minus its risk); a barrier: above; otherwise a barrier within the error.",
-    caveat="A barrier on the straight line excludes neither a curved path without one nor a straight one after the "
-    "units are permuted; one line is one pair of solutions.",
+    source="Freeman and Bruna (2017); the barrier as in Entezari et al. (2022), units matched as in Ainsworth et al. "
+    "(2023), bent paths as in Garipov et al. (2018); lecture, Topology of Nonconvex Landscape",
+    rule="Barrier: the largest excess of the training risk on a path over the straight interpolation of its ends. "
+    "Connected: its interval lies at or below 2 % of the learned risk (risk of the network's mean output minus its "
+    "risk), by a line, else by the line once the units of one solution are matched to the other's (which changes no "
+    "output), else by a trained bend; a barrier: the line's lies above; otherwise a barrier within the error.",
+    caveat="The risk is sampled at some 20 positions a path, and a barrier on all three excludes no other path; one "
+    "new solution is one pair.",
     rank=2,
     budgets={
-        "quick": {"solutions": 1, "samples": 5000, "retraining": 60_000, "refinements": 4},
-        "full": {"solutions": 4, "samples": 20_000, "retraining": 1_000_000, "refinements": 8},
+        "quick": {"solutions": 1, "samples": 5000, "retraining": 60_000, "refinements": 4, "bending": 200},
+        "full": {"solutions": 4, "samples": 20_000, "retraining": 1_000_000, "refinements": 8, "bending": 1000},
     },
     applies=applies,
     run=run,

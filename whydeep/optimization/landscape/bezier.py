@@ -114,7 +114,9 @@ def _train(
                 output = torch.func.functional_call(model, weights, (x,))
                 loss = problem.per_sample(output, y).mean()
                 if not bool(torch.isfinite(loss)):
-                    raise InputError(f"the risk on the curve is {float(loss)} at step {done + 1}", "give a smaller lr")
+                    raise InputError(
+                        f"the risk on the curve is {float(loss.detach())} at step {done + 1}", "give a smaller lr"
+                    )
                 gradients = torch.autograd.grad(loss, free, materialize_grads=True)
                 for value, gradient in zip(free, gradients, strict=True):
                     value.grad = gradient

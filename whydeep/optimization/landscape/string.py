@@ -29,7 +29,7 @@ def strung(
     most: int = 16,
     looks: int = 9,
     solver: Solver | None = None,
-    trainings: int = 10,
+    trainings: int = 40,
     generator: torch.Generator | None = None,
     data: Data | None = None,
     points: int = 9,
