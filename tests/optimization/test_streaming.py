@@ -37,27 +37,27 @@ class Computed:
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
-def test_the_training_is_the_same_to_the_last_digit(activation, tmp_path):
+def test_the_training_is_the_same_up_to_rounding(activation, tmp_path):
     problem = small_problem(activation, dtype=torch.float64)
     settings = {"sweeps": 5, "block_size": 7, "validation": 0.2}
     memory, files = (ADMM(**settings, streaming=where).train(problem) for where in (False, tmp_path / "new"))
     for key, values in memory.history.items():
-        assert key == "seconds" or torch.equal(values, files.history[key]), key
+        if key != "seconds":  # memory that is aligned otherwise is summed in another order
+            torch.testing.assert_close(values, files.history[key], rtol=1e-9, atol=1e-12)
     for key, value in memory.model.state_dict().items():
-        assert torch.equal(value, files.model.state_dict()[key])
+        torch.testing.assert_close(value, files.model.state_dict()[key], rtol=1e-9, atol=1e-12)
     assert list((tmp_path / "new").iterdir()) == []  # the files have no names, so that none is ever left behind
 
 
 def test_lazy_samples_are_read_block_by_block(tmp_path):
-    x = torch.rand(300, 3, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(3000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     network = mlp((3, 4, 1), activation="tanh", generator=torch.Generator().manual_seed(1)).double()
-    lazy = Computed(x.double())
-    problem, whole = (Problem(network, Data(x, x.double()[:, :1].square()), loss="squared") for x in (lazy, lazy.x))
-    lazy.read = 0
+    lazy = Computed(x)
+    problem, whole = (Problem(network, Data(some, x[:, :1].square()), loss="squared") for some in (lazy, x))
     settings = {"sweeps": 3, "block_size": 16}
     found = ADMM(**settings, streaming=tmp_path).train(problem).history["loss"]
-    assert lazy.read <= 300  # what is measured is read in blocks of 1,024
-    torch.testing.assert_close(found, ADMM(**settings).train(whole).history["loss"], rtol=1e-12, atol=0)
+    assert lazy.read == 1024  # what the network is measured on at a time
+    torch.testing.assert_close(found, ADMM(**settings).train(whole).history["loss"], rtol=1e-9, atol=0)
 
 
 LIMITED = """
