@@ -111,7 +111,7 @@ def _with(solver: Any, name: str, key: str, text: str) -> Any:
     try:
         if extra:
             return replace(solver, options={**solver.options, key: value})
-        if key == "steps":
+        if key == "steps" and "epochs" in fields:
             return replace(solver, steps=value, epochs=None)
         return replace(solver, **{key: value})
     except (TypeError, ValueError) as fault:
