@@ -78,7 +78,8 @@ class ADMM:
     Source: slides "ADMM for DNN Learning"; Zeng, Lin, Yao and Zhou, JMLR 2021 (recalled, not checked).
     The lecture's convergence theorem asks for beta and ridge far larger than any useful ones; no guarantee is claimed.
     Cost of a sweep: six products of 2 n d^2 operations a layer of width d, and one of n d^2 in float64 for its Gram
-    matrix; two more behind a kink. Memory: 2 n numbers a unit for states and multipliers.
+    matrix. Memory: 2 n numbers a unit for states and multipliers; behind a kink n more while a sweep lasts, or, with
+    `streaming`, four products.
 
     >>> from whydeep.networks import mlp
     >>> x = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None]
@@ -166,6 +167,8 @@ class ADMM:
         stored = stored_bytes(chain, len(train), copies=2, dtype=dtype, own_samples=not given)
         if self.streaming is False:
             remedy = f"set streaming=True ({gigabytes(stored * machine)} on disk instead), take {fewer}"
+            if any(layer.activation.left is not None for layer in chain.layers):
+                stored = stored_bytes(chain, len(train), copies=3, dtype=dtype, own_samples=not given)
         else:
             stored, remedy = 0, "take a smaller block_size or a narrower network"
         device = chain.layers[0].linear.weight.device

@@ -63,7 +63,7 @@ class ADMMIteration:
             tuple(self._storage.empty((len(x), width), dtype, x.device) for width in widths) for _ in range(2)
         )
         self.state = State(chain.weights(dtype), (x, *states), multipliers)
-        self._parts = parts_of(self.state, self.lagrangian.targets, self._block_size)
+        self._parts = parts_of(self.state, self.lagrangian.targets, self._block_size, keep=self._storage is IN_MEMORY)
         self._start(self.state.weights)
 
     def _samples(self, chain: Chain, train: Data, dtype: torch.dtype) -> Tensor:

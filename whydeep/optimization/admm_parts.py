@@ -40,22 +40,42 @@ class Options:
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the samples: V_0..V_N, Lambda_1..Lambda_N and targets, rows each; a sweep overwrites all V but V_0."""
+    """Some of the samples: V_0..V_N, Lambda_1..Lambda_N and targets, rows each; a sweep overwrites all V but V_0.
+
+    kept: during a sweep the pre-activations behind a kink, by index; None where there is no memory for them.
+    """
 
     states: tuple[Tensor, ...]
     multipliers: tuple[Tensor, ...]
     targets: Tensor
+    kept: dict[int, Tensor] | None = None
 
     def wanted(self, index: int, beta: float) -> Tensor:
         """Return B = V_i - Lambda_i/beta_i for layer i = index + 1."""
         return torch.add(self.states[index + 1], self.multipliers[index], alpha=-1 / beta)
 
+    def keep(self, index: int, preactivation: Tensor) -> None:
+        """Keep U_i for the rest of the sweep, if there is memory."""
+        if self.kept is not None:
+            self.kept[index] = preactivation
 
-def parts_of(state: State, targets: Tensor, rows: int) -> list[Part]:
-    """Return the samples of `state` in parts of `rows`, which share its memory."""
+    def preactivation(self, layer: Layer, weight: Tensor, index: int) -> Tensor:
+        """Return U_i at this weight and the present states: what was kept of it, or the product."""
+        if self.kept is not None and index in self.kept:
+            return self.kept[index]
+        return layer.preactivation(weight, self.states[index])
+
+
+def parts_of(state: State, targets: Tensor, rows: int, *, keep: bool = True) -> list[Part]:
+    """Return the samples of `state` in parts of `rows`, which share its memory; `keep` what a sweep can use again."""
     cuts = [slice(first, first + rows) for first in range(0, len(targets), rows)]
     return [
-        Part(tuple(v[cut] for v in state.states), tuple(m[cut] for m in state.multipliers), targets[cut])
+        Part(
+            tuple(v[cut] for v in state.states),
+            tuple(m[cut] for m in state.multipliers),
+            targets[cut],
+            {} if keep else None,
+        )
         for cut in cuts
     ]
 

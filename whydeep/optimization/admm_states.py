@@ -27,7 +27,7 @@ def update_part(
     its constraint. responses: for layers 2..N, see `response`.
     """
     layers, a = lagrangian.chain.layers, options.relaxation
-    u = layers[0].preactivation(weights[0], part.states[0])
+    u = part.preactivation(layers[0], weights[0], 0)
     for index, layer in enumerate(layers):
         beta, old, multiplier = lagrangian.betas[index], part.states[index + 1], part.multipliers[index]
         activated, _ = layer.activation.value_and_slope(u)
@@ -48,6 +48,8 @@ def update_part(
             new = lagrangian.loss.proximal(centre, part.targets, beta)
         old.copy_(new)
         multiplier.add_(activated.sub(old), alpha=beta)
+    if part.kept is not None:
+        part.kept.clear()
 
 
 def response(lagrangian: Lagrangian, index: int, weight_above: Tensor, h: float) -> tuple[Tensor, float]:
@@ -84,38 +86,45 @@ def state_step(
     beta, beta_above = lagrangian.betas[index], lagrangian.betas[index + 1]
     matrix, (pulled, h) = above.without_bias(weight_above), response
     wanted = part.wanted(index + 1, beta_above)
-    u = above.preactivation(weight_above, v)
+    u = part.preactivation(above, weight_above, index + 1)
     for _ in range(INNER_STEPS if exact else 1):
         gap, rest = misfit_gradient(above, u, wanted), v - centre
         step = torch.addmm(rest, torch.sub(rest @ matrix.T, gap, alpha=1 / h), pulled, alpha=-1)
         change = step @ matrix.T
         if above.activation.left is not None:
-            share = _sample_shares(above, (v, step, centre), (u, change, wanted), beta, beta_above)
+            share = _sample_shares(above, (rest, step), (u, change, wanted), beta, beta_above)
             step, change = step * share, change * share
-        moving = torch.linalg.vector_norm(step, dim=1, keepdim=True) > INNER_CHANGE * (
-            torch.linalg.vector_norm(v, dim=1, keepdim=True)
-        )
-        v, u = v - step, u - change
-        if not exact or not bool(moving.any()):
+        below, v, u = v, v - step, u - change
+        if not exact or not _moving(step, below):
             break
     return v, u
 
 
+def _moving(step: Tensor, v: Tensor) -> bool:
+    sizes = torch.linalg.vector_norm(step, dim=1), torch.linalg.vector_norm(v, dim=1)
+    return bool((sizes[0] > INNER_CHANGE * sizes[1]).any())
+
+
 def _sample_shares(
     above: Layer,
-    below: tuple[Tensor, Tensor, Tensor],
+    below: tuple[Tensor, Tensor],
     through: tuple[Tensor, Tensor, Tensor],
     beta: float,
     beta_above: float,
 ) -> Tensor:
     """Return how much of its step every sample takes, (n, 1)."""
-    (v, step, centre), (u, change, wanted) = below, through
+    (rest, step), (u, change, wanted) = below, through
+    # ||R - t D||^2 - ||R||^2 = t (t ||D||^2 - 2 <R, D>): two sums, however many shares are tried.
+    square, along = (
+        step.square().sum(1, dtype=torch.float64),
+        (rest * step).sum(1, dtype=torch.float64),
+    )
 
     def value_at(share: Tensor) -> Tensor:
-        t = share.to(v.dtype)[:, None]
-        value, _ = above.activation.value_and_slope(u - t * change)
-        distance = (v - t * step - centre).square().sum(1, dtype=torch.float64)
-        return beta / 2 * distance + beta_above / 2 * (value - wanted).square().sum(1, dtype=torch.float64)
+        t = share.to(u.dtype)[:, None]
+        gap = above.activation.value(torch.addcmul(u, change, t, value=-1)).sub_(wanted)
+        misfit = gap.square_().sum(1, dtype=torch.float64)
+        return beta / 2 * share * (share * square - 2 * along) + beta_above / 2 * misfit
 
-    zero = torch.zeros(len(v), dtype=torch.float64, device=v.device)
-    return shares(value_at, value_at(zero)).to(v.dtype)[:, None]
+    zero = torch.zeros(len(u), dtype=torch.float64, device=u.device)
+    return shares(value_at, value_at(zero)).to(u.dtype)[:, None]

@@ -31,7 +31,8 @@ def weight_steps(
 
     grams: the A'A that do not change, by index; those of the samples are kept there.
     Cost for a layer of a inputs and b outputs: n a (4 b + a) operations, the n a^2 of them in float64 for A'A, and one
-    factorisation; behind a kink 4 n a b more. The solves are dealt out to the processes of the group.
+    factorisation; behind a kink 2 n a b more, and the parts keep U_i where they can (`Part.kept`). The solves are dealt
+    out to the processes of the group.
     """
     indices = range(len(weights))
     grams = {} if grams is None else grams
@@ -107,6 +108,8 @@ def _product(lagrangian: Lagrangian, parts: Sequence[Part], weight: Tensor, inde
     layer, total = lagrangian.chain.layers[index], torch.zeros_like(weight, dtype=torch.float64)
     for part in parts:
         u = layer.preactivation(weight, part.states[index])
+        if layer.activation.left is not None:
+            part.keep(index, u)
         gap = misfit_gradient(layer, u, part.wanted(index, lagrangian.betas[index]))
         total += inputs_product(gap, part.states[index], bias=layer.bias)
     return total
@@ -133,21 +136,25 @@ def _unit_shares(
 ) -> Tensor:
     """Return how much of its step every unit takes, (outputs,)."""
     layer, beta, ridge = lagrangian.chain.layers[index], lagrangian.betas[index], lagrangian.ridges[index]
-    # U and its change are linear in the weights: two products, however many shares are tried.
-    through = [
-        (layer.preactivation(weight, v), layer.preactivation(step, v), part.wanted(index, beta))
-        for part, v in ((part, part.states[index]) for part in parts)
-    ]
+    # U and its change are linear in the weights: one product more, however many shares are tried; without memory to
+    # keep them two for every share.
+    changes = [layer.preactivation(step, part.states[index]) if part.kept is not None else None for part in parts]
 
     def value_at(share: Tensor) -> Tensor:
         t = share.to(weight.dtype)
         misfit = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
-        for u, change, wanted in through:
-            value, _ = layer.activation.value_and_slope(torch.addcmul(u, change, t, value=-1))
-            misfit += value.sub_(wanted).square_().sum(0, dtype=torch.float64)
+        for part, kept in zip(parts, changes, strict=True):
+            change = layer.preactivation(step, part.states[index]) if kept is None else kept
+            u = torch.addcmul(part.preactivation(layer, weight, index), change, t, value=-1)
+            gap = layer.activation.value(u).sub_(part.wanted(index, beta))
+            misfit += gap.square_().sum(0, dtype=torch.float64)
         options.group.add([misfit])
         row = weight - t[:, None] * step
         return ridge / 2 * row.square().sum(1, dtype=torch.float64) + beta / 2 * misfit
 
     zero = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
-    return shares(value_at, value_at(zero)).to(weight.dtype)
+    found = shares(value_at, value_at(zero)).to(weight.dtype)
+    for part, change in zip(parts, changes, strict=True):
+        if part.kept is not None and change is not None:
+            part.kept[index].addcmul_(change, found, value=-1)
+    return found
