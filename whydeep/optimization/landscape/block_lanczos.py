@@ -72,7 +72,7 @@ def block_lanczos(product: BlockProduct, start: Tensor, *, steps: int, stop: Ver
     limit = min(size, steps * width)
     basis = torch.empty(limit, size, dtype=start.dtype, device=start.device)
     matrix = torch.zeros(limit, limit, dtype=torch.float64)
-    block, _ = _orthonormal(start, 0.0)
+    block, _ = _orthonormal(start, 4 * epsilon * math.sqrt(size) * float(start.norm()))
     first = len(block)
     done, step, scale = 0, 0, 0.0
     coupling = torch.zeros(first, 0, dtype=torch.float64)
@@ -124,7 +124,7 @@ def _inner(rows: Tensor, others: Tensor) -> Tensor:
 
 
 def _orthonormal(rows: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """Return orthonormal rows (r, p) and the factor F (b, r) with rows = F.T' ...: rows^T = new^T B, B (r, b)."""
+    """Return orthonormal rows N (r, p) and B (r, b) with rows = B^T N, without directions shorter than `least`."""
     q, r = torch.linalg.qr(rows.T)
     left, strengths, right = torch.linalg.svd(r.double().cpu())
     kept = strengths > least
