@@ -127,7 +127,8 @@ def train_in_sweeps(
         held, train = train.split(max(1, round(solver.validation * len(train))), or_default(generator))
     if len(train) < group.size:
         raise InputError(f"{len(train)} samples for {group.size} processes", "start no more processes than samples")
-    settings = settings_of(solver, name, identity(train, held))
+    shapes = str([tuple(weight.shape) for weight in chain.weights()])
+    settings = settings_of(solver, name, {"layers": shapes, **identity(train, held)})
     saved = None
     if checkpoint is not None and checkpoint.resume:
         saved = load_checkpoint(checkpoint.path, settings)
