@@ -1,6 +1,7 @@
 """Paths between rectified networks stay low as the width grows: overparametrisation makes the landscape simple.
 
-Statement: between two networks with one hidden layer of m rectified units, of n inputs, there is a path on which the risk is at most max(u, eps), u the risk of the worse end, and eps falls at least like m^(-1/n).
+Statement: between two networks with one hidden layer of m rectified units, of n inputs, there is a path on which the
+risk is at most max(u, eps), u the risk of the worse end, and eps falls at least like m^(-1/n).
 Measured: the certified maximum of the constructive path between networks with random rows and fitted output weights,
 and its exponent in m, one fit a pair of networks over all widths.
 Source: Freeman and Bruna (2017), theorem 2.4 and corollary 2.5 (eps -> 0); the exponent -1/n is that of the lecture's
@@ -102,8 +103,8 @@ def measure(case: Case, generator: torch.Generator) -> Measurement:
 claim = Claim(
     id=__name__.rsplit(".", 1)[1],
     question="optimization",
-    statement="The highest risk on the constructive path between two rectified networks falls with the width m at least "
-    "like m^(-1/n), n the number of inputs.",
+    statement="The highest risk on the constructive path between two rectified networks falls with the width m at "
+    "least like m^(-1/n), n the number of inputs.",
     source='Freeman and Bruna (2017), theorem 2.4 and corollary 2.5; the rate: lecture, "Nonlinear ReLU network"',
     assumptions={"the units of a wider network are different ones": different_units},
     predict=predict,
@@ -112,6 +113,6 @@ claim = Claim(
     # Four units in many copies are as narrow as four.
     fails_on=lambda: Case(distinct=4),
     # The straight line between two networks: units that have nothing to do with each other are averaged.
-    corrupted=lambda: Case(method="line"),
+    corrupted=lambda: Case(method="line", pairs=16),
     convincing=lambda: Case(widths=(8, 16, 32, 64, 128, 256), pairs=20, samples=400),
 )
