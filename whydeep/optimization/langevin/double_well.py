@@ -110,13 +110,11 @@ def double_well(
 ) -> Experiment:
     """Return the fraction of chains in the left well at several temperatures, by quadrature and measured.
 
-    At time 30 the wells must have been exchanged: a mean time over the barrier of e^(beta/4) pi / sqrt(2) a side, so
-    beta up to about 6. Raises `ValueError` beyond 8.
+    By time 30 the wells must have exchanged their chains often, which takes a time of about e^(beta/4) pi / sqrt(2):
+    beta up to 5. Raises `ValueError` beyond. Steps of .01 shift the fractions by less than .005.
     """
-    if not betas or max(betas) > 8:
-        raise ValueError(
-            f"betas are {tuple(betas)}; give some up to 8, beyond which the wells are not exchanged in time"
-        )
+    if not betas or max(betas) > 5:
+        raise ValueError(f"betas are {tuple(betas)}; give some up to 5: beyond, the wells are not exchanged in time")
     generator, well = or_default(generator), DoubleWell(tilt)
     top = well.critical_points[1]
     points = tuple(
