@@ -26,6 +26,8 @@ class Certificate:
     candidates: how many classifiers were compared on the same samples; each is paid delta / candidates.
     subject: whose error it is, where that is another one than the classifier given (""). classifier: that one: what to
     use so that the promise applies.
+    condition: what must be true besides the assumptions and cannot be guaranteed ("the chains have mixed"); it opens
+    the sentence.
     union: the union bounds that were paid, in words. details: named numbers for the reader (nats, draws, bits).
     notes: what a reader must know besides (a posterior that collapsed, what is conditional).
     baseline: the plain certificate from held-out mistakes, beside which every other one is printed; None for itself.
@@ -43,6 +45,7 @@ class Certificate:
     candidates: int = 1
     subject: str = ""
     classifier: Any = field(default=None, repr=False, compare=False)
+    condition: str = ""
     union: tuple[str, ...] = ()
     details: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -69,9 +72,10 @@ class Certificate:
         counted = f"{self.errors} of {self.n}" if self.errors is not None else f"on {self.n} samples"
         chosen = "" if self.candidates == 1 else f", chosen among {self.candidates}"
         guess = "; guessing does as well" if self.vacuous else ""
-        whose = f"The error of {self.subject}" if self.subject else "Its error"
+        whose = f"the error of {self.subject}" if self.subject else "its error"
+        opening = f"If {self.condition}, {whose}" if self.condition else f"{whose[0].upper()}{whose[1:]}"
         return (
-            f"{whose} on new samples is at most {percent(self.bound, up=True)} "
+            f"{opening} on new samples is at most {percent(self.bound, up=True)} "
             f"({percent(1 - self.delta)} sure); it measures {percent(self.error)} ({counted}{chosen}){guess}."
         )
 

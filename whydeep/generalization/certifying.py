@@ -18,6 +18,7 @@ from whydeep.data.accept import as_data
 
 from .certificate import Certificate
 from .disintegrated import disintegrated_certificate
+from .gibbs import gibbs_certificate
 from .heldout import BOUNDS, heldout_certificate
 from .inversion import check_delta
 from .learnt_prior import learnt_prior
@@ -35,7 +36,7 @@ class _Task:
     model: nn.Module
     heldout: Data
     train: Data
-    solver: Solver
+    solver: Solver | None
     delta: float
     candidates: int
     generator: torch.Generator
@@ -43,6 +44,7 @@ class _Task:
 
 def _gaussian(task: _Task, certificate: Callable[..., Certificate]) -> Certificate:
     """Train the prior on `train`, the posterior on `heldout`, and certify it there."""
+    assert task.solver is not None
     prior = learnt_prior(task.model, task.train, task.solver, generator=spawn(task.generator))
     union = math.log(task.candidates)
     nats = confidence_nats(len(task.heldout), task.delta) + union
@@ -55,6 +57,7 @@ def _gaussian(task: _Task, certificate: Callable[..., Certificate]) -> Certifica
 
 def _occam(task: _Task) -> Certificate:
     """Train in a short code on `train`, and certify there; the held-out samples give the baseline."""
+    assert task.solver is not None
     found = occam_certificate(
         task.model,
         task.train,
@@ -66,12 +69,26 @@ def _occam(task: _Task) -> Certificate:
     return replace(found, delta=task.delta, candidates=task.candidates)
 
 
+def _gibbs(task: _Task) -> Certificate:
+    """Sample the Gibbs distribution of `train`; one of its networks gives the baseline on the held-out samples."""
+    found = gibbs_certificate(
+        task.model, task.train, delta=task.delta / task.candidates, generator=spawn(task.generator)
+    )
+    plain = heldout_certificate(found.classifier[0], task.heldout, delta=task.delta, candidates=task.candidates)
+    return replace(
+        found, delta=task.delta, candidates=task.candidates, baseline=replace(plain, subject="one network drawn")
+    )
+
+
 TRAINED: dict[str, Callable[[_Task], Certificate]] = {
     "disintegrated": lambda task: _gaussian(task, disintegrated_certificate),
+    "gibbs": _gibbs,
     "occam": _occam,
     "pac-bayes-kl": lambda task: _gaussian(task, pac_bayes_certificate),
 }
-"""The methods that train."""
+"""The methods that find networks of their own."""
+CHAINS = ("gibbs",)
+"""Those of them that need no solver."""
 METHODS = (*BOUNDS, *TRAINED)
 
 
@@ -96,6 +113,8 @@ def certify(
     of a network that `solver` trains on `train` from a copy of `model`, which is returned as `classifier`,
         "pac-bayes-kl": of the mean error of networks drawn from a Gaussian posterior, which is trained on `heldout`,
         "disintegrated": of one network drawn from it,
+        "gibbs": of networks drawn from the Gibbs distribution of the loss on `train`, counted there (it needs no
+        `solver`, and holds as far as the chains have reached that distribution),
         "occam": of one that is written in so few bits that it is certified on `train` itself, where it was trained.
     train: where given, no held-out sample may be among its samples; else their independence is on trust.
     candidates: the number of classifiers among which this one was picked by its errors on `heldout`; the union bound
@@ -125,11 +144,12 @@ def certify(
     if known is not None:
         check_disjoint(known, data)
     if method in TRAINED:
-        if known is None or solver is None:
-            lacking = " and ".join(name for name, given in (("train", known), ("solver", solver)) if given is None)
+        needed = {"train": known} if method in CHAINS else {"train": known, "solver": solver}
+        lacking = " and ".join(name for name, given in needed.items() if given is None)
+        if known is None or lacking:
             raise InputError(
                 f"method {method} trains a network, and there is no {lacking}",
-                "give train= and solver=, or take method binomial",
+                f"give {'= and '.join(needed)}=, or take method binomial",
             )
         if not isinstance(model, nn.Module):
             raise InputError(

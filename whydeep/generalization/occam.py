@@ -20,10 +20,11 @@ from whydeep.core import parameters
 from whydeep.core.data import Data
 from whydeep.core.errors import InputError
 from whydeep.core.problem import Problem
-from whydeep.core.randomness import global_seed, or_default, spawn
+from whydeep.core.randomness import or_default, spawn
 from whydeep.core.training import Solver
 
 from .certificate import Certificate, guessing, shares
+from .fresh_weights import fresh_weights
 from .heldout import heldout_certificate
 from .inversion import binomial_tail_inverse, check_delta, kl_inverse
 from .prefix_code import decode, encode, number
@@ -95,28 +96,11 @@ def subspace(model: nn.Module, *, generator: torch.Generator) -> Subspace:
 
     Raises `InputError` when some trainable weight is not drawn by a layer's `reset_parameters`.
     """
-    fresh = copy.deepcopy(model).eval()
-    with torch.no_grad(), global_seed(generator):
-        for value in fresh.parameters():
-            value.fill_(math.nan)
-        for module in fresh.modules():
-            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-            if callable(reset):
-                reset()
-    named = parameters.named(fresh)
-    left = [name for name, value in named.items() if not bool(torch.isfinite(value).all())]
-    if left or not named:
-        raise InputError(
-            f"the weights {', '.join(left[:5])} cannot be drawn anew" if left else "the network has no weights",
-            "build the network of PyTorch's layers, or take method binomial",
-        )
-    start = parameters.flatten(named).clone()
-    whole = float(start.square().mean().sqrt())
-    sizes = [float(value.square().mean().sqrt()) or whole for value in named.values()]
-    unit = torch.cat([torch.full_like(v.reshape(-1), s) for v, s in zip(named.values(), sizes, strict=True)])
-    which = torch.randint(2**40, (len(start),), generator=generator)
-    sign = 2 * torch.randint(2, (len(start),), generator=generator).to(start.dtype) - 1
-    return Subspace(fresh, start, unit, which, sign)
+    fresh = fresh_weights(model, generator=generator)
+    size = len(fresh.start)
+    which = torch.randint(2**40, (size,), generator=generator)
+    sign = 2 * torch.randint(2, (size,), generator=generator).to(fresh.start.dtype) - 1
+    return Subspace(fresh.model, fresh.start, fresh.unit, which, sign)
 
 
 def _of_size(space: Subspace, size: int) -> Subspace:
