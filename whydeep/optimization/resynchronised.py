@@ -139,7 +139,8 @@ class Passes:
         """Make one pass; raises `ArithmeticError` when a loss or the inverse of a Gram matrix is not finite."""
         self.blocks = self.blocks or self._begin()
         solver = self.solver
-        order = torch.randperm(len(self.labels), generator=self.generator).to(self.labels.device)
+        order = torch.randperm(len(self.labels), generator=self.generator, device=self.generator.device)
+        order = order.to(self.labels.device)
         total = torch.zeros((), dtype=torch.float64, device=order.device)
         for number, chosen in enumerate(torch.tensor_split(order, self.minibatches)):
             done = (self.done + number / self.minibatches) / solver.epochs
