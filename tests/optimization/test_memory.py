@@ -8,7 +8,7 @@ from problems import small_problem
 from torch import nn
 
 from whydeep.core.errors import InputError
-from whydeep.optimization import ADMM, memory
+from whydeep.optimization import ADMM, BCD, DLADMM, TaylorADMM, memory
 from whydeep.optimization.admm_iteration import ADMMIteration
 from whydeep.optimization.chain import Chain
 from whydeep.optimization.memory import available_memory, check_memory, stored_bytes, working_bytes
@@ -57,6 +57,15 @@ def test_a_training_that_does_not_fit_is_refused_before_the_start(monkeypatch):
     assert told == []
     monkeypatch.setattr(memory, "available_memory", lambda device: None)  # not told: no refusal
     ADMM(sweeps=1).train(problem)
+
+
+@pytest.mark.parametrize("solver", [BCD(sweeps=1), DLADMM(sweeps=1), TaylorADMM(sweeps=1)])
+def test_solvers_that_keep_all_states_in_memory_say_what_would_fit(solver, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda device: 5000)
+    with pytest.raises(
+        InputError, match=f"{type(solver).__name__} needs about .* take fewer samples, ADMM with stream"
+    ):
+        solver.train(small_problem("tanh"))
 
 
 def test_the_device_is_named_where_it_is_not_the_cpu(monkeypatch):

@@ -15,6 +15,7 @@ from .alternating import Iteration, check_positive, check_sweeper, train_in_swee
 from .bcd_three import ThreeSplitting
 from .bcd_two import TwoSplitting
 from .chain import Chain
+from .memory import check_states
 from .proximal import output_loss, target_rows
 
 SPLITTINGS = ("three", "two")
@@ -96,6 +97,7 @@ class BCD:
         loss = output_loss(problem, solver="BCD")
 
         def begin(chain: Chain, data: Data) -> Iteration:
+            check_states("BCD", chain, data, copies=3, dtype=self.dtype)
             dtype = self.dtype or chain.dtype
             x, weights = chain.rows(data, dtype), chain.weights(dtype)
             targets = target_rows(data.targets, chain.layers[-1].linear.out_features)

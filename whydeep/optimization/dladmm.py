@@ -15,6 +15,7 @@ from whydeep.core.training import Callback, Training
 from .activation_proximal import activation_proximal
 from .alternating import Iteration, check_positive, check_sweeper, data_norm, train_in_sweeps
 from .chain import Chain
+from .memory import check_states
 from .proximal import CROSS_ENTROPY, OutputLoss, output_loss, target_rows
 
 OUTPUTS = ("exact", "fista")
@@ -82,6 +83,7 @@ class DLADMM:
         loss = output_loss(problem, solver="DLADMM")
 
         def begin(chain: Chain, data: Data) -> Iteration:
+            check_states("DLADMM", chain, data, copies=3, dtype=self.dtype)
             return DLADMMIteration(self, chain, loss, data=data)
 
         return train_in_sweeps(self, problem, begin, name="DLADMM", generator=generator, callback=callback)

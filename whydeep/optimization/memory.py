@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from whydeep.core.data import Data
 from whydeep.core.errors import InputError
 
 from .chain import Chain
@@ -106,6 +108,19 @@ def check_memory(name: str, needed: int, *, samples: int, device: torch.device, 
             f"free{where}",
             remedy,
         )
+
+
+def check_states(name: str, chain: Chain, data: Data, *, copies: int, dtype: torch.dtype | None) -> None:
+    """Raise `InputError` when a method that keeps `copies` numbers a unit and sample in memory has not enough of it.
+
+    Counted is one copy more, for temporaries of whole layers. dtype: of the states; None is that of the network.
+    """
+    chosen = dtype or chain.dtype
+    given = isinstance(data.x, Tensor) and data.x.dtype == chosen
+    needed = stored_bytes(chain, len(data), copies=copies + 1, dtype=chosen, own_samples=not given)
+    needed += working_bytes(chain, rows=min(1024, len(data)), dtype=chosen)
+    remedy = "take fewer samples, ADMM with streaming=True, or StochasticADMM"
+    check_memory(name, needed, samples=len(data), device=chain.layers[0].linear.weight.device, remedy=remedy)
 
 
 def gigabytes(size: float) -> str:

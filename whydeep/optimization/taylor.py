@@ -16,6 +16,7 @@ from whydeep.core.training import Callback, Training
 from .activation_proximal import activation_proximal
 from .alternating import Iteration, check_positive, check_sweeper, data_norm, train_in_sweeps
 from .chain import Chain
+from .memory import check_states
 from .proximal import OutputLoss, output_loss, target_rows
 from .quadratic_blocks import blocks, factor, gram, inputs_product, state_response, weight_increment
 
@@ -88,6 +89,7 @@ class TaylorADMM:
         generator = or_default(generator)
 
         def begin(chain: Chain, data: Data) -> Iteration:
+            check_states("TaylorADMM", chain, data, copies=2, dtype=self.dtype)
             return TaylorIteration(self, chain, loss, data=data, generator=generator)
 
         return train_in_sweeps(self, problem, begin, name="TaylorADMM", generator=generator, callback=callback)
