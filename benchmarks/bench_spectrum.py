@@ -4,12 +4,13 @@
 
 Asked of every tool: the 10 largest eigenvalues and the smallest with residuals of at most 1e-4 of the largest, the
 trace to 2 % standard error, and the density (smoothed by 1 % of the range) as near in L1 to a long reference run as
-whydeep's. Each tool's settings are swept upwards, every part by itself, to the cheapest that reaches this on a pilot;
-then the report is timed with time.process_time over the seeds, building graphs and tracing included. Where a tool can
-take one part from another (the ends from a density's Lanczos run, the same products for both ends), it is granted.
-The errors reached are in the table. The tools are installed by hand beside torch (with `-c constraints.txt`); one
-that is not there is left out. PyHessian's released version fails on the density: give a checkout of its repository
-with --pyhessian.
+whydeep's. Each tool's settings are swept, every part by itself, to the cheapest that reach this on pilot seeds: steps
+of Lanczos' method, probes of Hutchinson's or of Hutch++, runs and steps of the quadrature by one plan for all, since
+they are the same algorithms; tolerances tool by tool. Then the report is timed with time.process_time over the seeds,
+building graphs and tracing included. Where a tool can take one part from another (the ends from a density's Lanczos
+run, the same products for both ends), it is granted. The errors reached are in the table. The tools are installed by
+hand beside torch (with `-c constraints.txt`); one that is not there is left out. PyHessian's released version fails
+on the density: give a checkout of its repository with --pyhessian.
 
 Also: the cost of a product in gradients, and with --memory the peak of resident memory on larger networks.
 """
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ from torch import Tensor, nn
 
 import whydeep as wd
 from whydeep.optimization.landscape import Hessian, spectrum
+from whydeep.optimization.landscape.block_lanczos import Projection, block_lanczos
 
 TOP, RESIDUAL, TRACE = 10, 1e-4, 0.02
 
@@ -278,38 +280,82 @@ def reference(job: Task, rounds: int) -> Reference:
     return Reference(grid, width, density, trace, high, low, Hessian(job.problem))
 
 
-TRACES = [("hutch++", n) for n in (30, 45, 60, 90, 120, 180)] + [
-    ("hutchinson", n) for n in (60, 90, 120, 180, 240, 360)
-]
+TOOLS = {"hessian-eigenthings": eigenthings, "curvlinops": curvlinops, "PyHessian": pyhessian}
+MODULES = {"hessian-eigenthings": "hessian_eigenthings", "curvlinops": "curvlinops", "PyHessian": "pyhessian"}
 DENSITIES = sorted([(r, m) for r in (1, 2, 3, 4, 6, 8) for m in (10, 15, 20, 30, 40)], key=lambda rm: rm[0] * rm[1])
-SWEEPS: dict[str, tuple[Callable[..., Report], str, Sequence[Any]]] = {
-    "hessian-eigenthings": (eigenthings, "steps", (30, 40, 50, 60, 70, 80, 100, 120, 160)),
-    "curvlinops": (curvlinops, "tolerance", (1e-2, 1e-3, 1e-4, 1e-5)),
-    "PyHessian": (pyhessian, "power", ((1e-3, 100), (1e-4, 200), (1e-5, 400), (1e-6, 800))),
-}
+POWER = ((1e-3, 100), (1e-4, 200), (1e-5, 400), (1e-6, 800))
+SCIPY = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
-def sweep(job: Task, name: str, truth: Reference, wanted_distance: float, pilots: int) -> dict[str, Any]:
-    """Return the cheapest settings of each part that reach the accuracy on the pilot seeds; else the dearest."""
-    tool, key, ladder = SWEEPS[name]
-    seeds = range(500, 500 + pilots)
-    settings: dict[str, Any] = {}
+def plan_ends(truth: Reference, pilots: int) -> int:
+    """Return the fewest steps of Lanczos' method with one vector that bring both ends to the residual."""
+    product = truth.product
+    needed = []
+    for seed in range(500, 500 + pilots):
+
+        def reached(seen: Projection) -> bool:
+            if len(seen.matrix) <= TOP:
+                return False
+            residuals = seen.ritz()[2]
+            return float(torch.cat([residuals[-TOP:], residuals[:1]]).max()) <= RESIDUAL * truth.largest
+
+        start = torch.randn(1, product.size, generator=seeded(seed))
+        needed.append(block_lanczos(product, start, steps=300, stop=reached).steps)
+    return max(needed)
+
+
+def plan_trace(truth: Reference) -> tuple[int, int]:
+    """Return the products that Hutchinson's method and Hutch++ need for the standard error, from their variances."""
+    product, goal = truth.product, TRACE * abs(truth.trace)
+
+    def signs(count: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(2, (count, product.size), generator=generator).float() * 2 - 1
+
+    generator = seeded(77)
+    probes = signs(100, generator)
+    plain = math.ceil(float((probes * product(probes)).sum(1).var()) / goal**2)
+    sketch, rest = product(signs(80, generator)), signs(40, generator)
+    for third in range(4, 81, 2):
+        basis = torch.linalg.qr(sketch[:third].T)[0]
+        left = rest - (rest @ basis) @ basis.T
+        if float((left * product(left)).sum(1).var()) / third <= goal**2:
+            return plain, 3 * third
+    return plain, 10**9
+
+
+def plan_density(truth: Reference, wanted: float) -> tuple[int, int]:
+    """Return the cheapest (runs, steps) of stochastic Lanczos quadrature that come as near as `wanted` on average."""
+    product = truth.product
+    for runs, steps in DENSITIES:
+        distances = []
+        for seed in range(600, 605):
+            parts = []
+            for run in range(runs):
+                start = torch.randn(1, product.size, generator=seeded(1000 * seed + run))
+                values, vectors, _ = block_lanczos(product, start, steps=steps).ritz()
+                parts.append((values, vectors[0].square()))
+            nodes, weights = (torch.stack(list(column)) for column in zip(*parts, strict=True))
+            blank = torch.empty(0)
+            distances.append(
+                truth.distance(Report(blank, blank, 0.0, 0.0, nodes.reshape(-1), spread(weights).double(), 0))
+            )
+        if statistics.fmean(distances) <= wanted:
+            return runs, steps
+    return DENSITIES[-1]
+
+
+def sweep(job: Task, name: str, truth: Reference, plans: dict[str, Any], pilots: int) -> dict[str, Any]:
+    """Return the cheapest settings with the accuracy: of the parts that are the same algorithm by the common plan."""
+    settings = dict(plans)
+    if name == "hessian-eigenthings":
+        return settings
+    del settings["steps"]
+    tool, key, ladder = (curvlinops, "tolerance", SCIPY) if name == "curvlinops" else (pyhessian, "power", POWER)
+    if name == "PyHessian":
+        settings["trace"] = ("hutchinson", plans["hutchinson"])
     for value in ladder:
         settings[key] = value
-        if all(truth.residual(tool(job, seed, {key: value})) <= RESIDUAL for seed in seeds):
-            break
-    # The error of a trace is its root mean square over more seeds: a single one is luck. Cheapest first.
-    for choice in sorted(TRACES, key=lambda c: c[1]):
-        if choice[0] == "hutch++" and name == "PyHessian":
-            continue
-        settings["trace"] = choice
-        found = [tool(job, seed, {"trace": choice}).trace for seed in range(500, 508)]
-        if rms(value / truth.trace - 1 for value in found) <= TRACE:
-            break
-    for choice in DENSITIES:
-        settings["density"] = choice
-        found = [truth.distance(tool(job, seed, {"density": choice})) for seed in range(500, 500 + max(3, pilots))]
-        if statistics.fmean(found) <= wanted_distance:
+        if all(truth.residual(tool(job, seed, {key: value})) <= RESIDUAL for seed in range(500, 500 + pilots)):
             break
     return settings
 
@@ -411,14 +457,17 @@ def compare(network: str, options: argparse.Namespace) -> None:
     print(f"gradient {1e3 * gradient:.1f} ms, product in a block of 4 {1e3 * product:.1f} ms: {ratio:.2f} gradients")
     truth = reference(job, options.rounds)
     own = measured(job, ours, None, options.seeds, truth)
+    plain, better = plan_trace(truth)
+    plans: dict[str, Any] = {
+        "steps": plan_ends(truth, options.pilots),
+        "trace": ("hutch++", better) if better < plain else ("hutchinson", plain),
+        "hutchinson": plain,
+        "density": plan_density(truth, own["density"]),
+    }
     print("| tool | settings | products | CPU s | times ours | residual | bottom | trace, rms | density, L1 |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     line("whydeep", "as they come", own, own)
-    for name, module in (
-        ("hessian-eigenthings", "hessian_eigenthings"),
-        ("curvlinops", "curvlinops"),
-        ("PyHessian", "pyhessian"),
-    ):
+    for name, module in MODULES.items():
         if options.only not in (None, name):
             continue
         try:
@@ -426,13 +475,9 @@ def compare(network: str, options: argparse.Namespace) -> None:
         except ImportError:
             print(f"| {name} | not installed | | | | | | | |")
             continue
-        settings = sweep(job, name, truth, own["density"], options.pilots)
-        line(
-            name,
-            str(settings).strip("{}").replace("'", ""),
-            measured(job, SWEEPS[name][0], settings, options.seeds, truth),
-            own,
-        )
+        settings = sweep(job, name, truth, plans, options.pilots)
+        shown = ", ".join(f"{key} {value}" for key, value in settings.items() if key != "hutchinson").replace("'", "")
+        line(name, shown, measured(job, TOOLS[name], settings, options.seeds, truth), own)
 
 
 def line(name: str, settings: str, seen: dict[str, float], own: dict[str, float]) -> None:

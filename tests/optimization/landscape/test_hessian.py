@@ -193,7 +193,7 @@ class Root(nn.Module):
 
 def test_a_gradient_that_is_not_finite_names_the_layer() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), Root(), nn.Linear(4, 3))
-    with pytest.raises(InputError, match=r"NaN or infinite at 2\.bias"):
+    with pytest.raises(InputError, match=r"NaN or infinite at 2\.bias, from a layer behind"):
         Hessian(Problem(model, blobs()))
 
 

@@ -190,6 +190,10 @@ def test_the_plane_of_a_trajectory_holds_it() -> None:
         trajectory_plane(problem, [problem.vector()])
     with pytest.raises(InputError, match="do not span a plane"):
         trajectory_plane(big, [])
+    with pytest.raises(InputError, match=r"shape \(3,\) and the network 59"):
+        trajectory_plane(big, [normal(3)])
+    with pytest.raises(ValueError, match=r"shape \(3,\); the network has 59"):
+        line_slice(big, normal(3))
 
 
 def test_the_plane_of_eigenvectors_has_their_curvatures() -> None:

@@ -287,6 +287,9 @@ def test_the_callback_hears_of_products_and_may_stop() -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="top=0"):
         spectrum(small_problem(), top=0)
+    with pytest.raises(ValueError, match="3 steps of 4 vectors cannot hold top=20"):
+        spectrum(small_problem(), top=20, steps=3)
+    assert repr(spectrum(small_problem(), steps=6, trace_tolerance=1.0)).startswith("Spectrum(59 parameters, largest")
     with pytest.raises(ValueError, match="positive standard deviation"):
         spectrum(small_problem()).density([0.0], width=0.0)
 

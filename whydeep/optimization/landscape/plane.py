@@ -100,6 +100,12 @@ def trajectory_plane(problem: Problem, weights: Sequence[Tensor]) -> Plane:
     Raises `InputError` when fewer than two of the weights differ from the network's.
     """
     centre = problem.vector()
+    wrong = [tuple(weight.shape) for weight in weights if weight.shape != centre.shape]
+    if wrong:
+        raise InputError(
+            f"a point of the trajectory has shape {wrong[0]} and the network {len(centre)} parameters",
+            "give vectors as `Problem.vector` returns them",
+        )
     steps = torch.stack([weight.to(centre) - centre for weight in weights]) if weights else centre.new_zeros(0, 1)
     if len(steps) < 2 or torch.linalg.matrix_rank(steps.double() @ steps.double().T) < 2:
         raise InputError(

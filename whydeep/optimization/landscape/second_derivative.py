@@ -184,10 +184,8 @@ def check_finite(model: nn.Module, weights: Pieces, gradient: Pieces | tuple[Ten
         names[id(w)] for w, g in zip(weights, gradient, strict=True) if not bool(torch.isfinite(g.detach()).all())
     ]
     where = _first_faulty_output(model, x)
-    layer = f"from the output of layer {where}" if where else f"at {faulty[-1]}"
-    raise InputError(
-        f"the gradient is NaN or infinite {layer}", "check that layer for a division, root or logarithm of 0"
-    )
+    layer = f"from the output of layer {where} on" if where else f"at {faulty[-1]}, from a layer behind it"
+    raise InputError(f"the gradient is NaN or infinite {layer}", "check there for a division, root or logarithm of 0")
 
 
 def _first_faulty_output(model: nn.Module, x: Tensor) -> str | None:

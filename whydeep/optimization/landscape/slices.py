@@ -64,6 +64,8 @@ def line_slice(
     >>> line_slice(problem, torch.tensor([1.0]), positions=[-2.0, 0.0, 1.0]).risk  # 1/2 (2 + t)^2
     tensor([0.0000, 2.0000, 4.5000], dtype=torch.float64)
     """
+    if direction.shape != (size := problem.vector().shape):
+        raise ValueError(f"the direction has shape {tuple(direction.shape)}; the network has {size[0]} parameters")
     places = torch.as_tensor(positions, dtype=torch.float64).reshape(-1)
     values = torch.empty(len(places), dtype=torch.float64)
     parts = risks(

@@ -25,7 +25,7 @@ from .spectral_density import Density, Quadrature
 from .trace import FIRST_LOOK, Trace, deflated_trace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spectrum:
     """What products with a symmetric matrix A (p, p) told of its eigenvalues.
 
@@ -50,6 +50,13 @@ class Spectrum:
     products: int
     seconds: float
     layers: Mapping[str, Spectrum] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Spectrum({self.size:,} parameters, largest {self.largest:.4g} +- {float(self.residuals[0]):.1g}, "
+            f"smallest {self.smallest:.4g} +- {self.smallest_residual:.1g}, trace {self.trace:.4g} with standard error "
+            f"{self.trace_error:.2g}, {self.products} products{'' if self.converged else ', not converged'})"
+        )
 
     @property
     def size(self) -> int:
@@ -210,13 +217,14 @@ def matrix_spectrum(
     ([5.0, 4.0], 15.0)
     """
     if top < 1 or not tolerance >= 0 or not trace_tolerance >= 0:
-        raise ValueError(
-            f"top={top}, tolerance={tolerance}, trace_tolerance={trace_tolerance}; give top >= 1, others >= 0"
-        )
+        got = f"top={top}, tolerance={tolerance}, trace_tolerance={trace_tolerance}"
+        raise ValueError(f"{got}; give top >= 1 and tolerances >= 0")
     began = time.perf_counter()
     generator = or_default(generator)
     size, top = len(like), min(top, len(like))
     block, steps = _sizes(density, steps)
+    if steps < 1 or min(size, block * steps) < top:
+        raise ValueError(f"{steps} steps of {block} vectors cannot hold top={top} eigenvalues; give more steps")
     _check_memory(like, memory, top=top, density=density, steps=steps)
     multiply = operator if isinstance(operator, Hessian) else block_product(operator, size)
     taken = 0
