@@ -11,7 +11,19 @@ from problems import small_problem
 
 from whydeep.core.problem import Problem
 from whydeep.core.training import Progress, Solver, Status
-from whydeep.optimization import ADMM, BCD, DLADMM, EMSA, MSA, SGLD, Backprop, StochasticADMM, TaylorADMM
+from whydeep.optimization import (
+    ADMM,
+    BCD,
+    DLADMM,
+    EMSA,
+    MSA,
+    SGLD,
+    Backprop,
+    EntropySGD,
+    Parle,
+    StochasticADMM,
+    TaylorADMM,
+)
 
 # Each: a short training, how many passes it makes, and a setting of it that must diverge.
 SOLVERS: dict[str, tuple[Callable[[], Solver], int, Callable[[], Solver] | None]] = {
@@ -30,9 +42,19 @@ SOLVERS: dict[str, tuple[Callable[[], Solver], int, Callable[[], Solver] | None]
     "admm": (lambda: ADMM(sweeps=3), 3, None),
     "bcd": (lambda: BCD(sweeps=3, alpha=0.1), 3, None),
     "dladmm": (lambda: DLADMM(sweeps=3), 3, None),
+    "entropy_sgd": (
+        lambda: Backprop(EntropySGD, lr=1.0, epochs=3, batch_size=16, options={"inner": 5}),
+        3,
+        lambda: Backprop(EntropySGD, lr=1.0, epochs=3, options={"inner_lr": 1e300}),
+    ),
     "emsa": (lambda: EMSA(epochs=3, batch_size=16), 3, None),
     # One iteration of L-BFGS is too short to leave the range where a Hamiltonian tells of the risk.
     "msa": (lambda: MSA(epochs=3, ridge=0.2, inner=1), 3, lambda: MSA(epochs=3, ridge=0.0, inner=50)),
+    "parle": (
+        lambda: Parle(replicas=2, epochs=3, batch_size=16, inner=2),
+        3,
+        lambda: Parle(replicas=2, epochs=3, inner_lr=1e300),
+    ),
     "stochastic_admm": (
         lambda: StochasticADMM(epochs=3, batch_size=16),
         3,

@@ -6,6 +6,7 @@ from .bcd import BCD as BCD
 from .clipped_gradients import batch_heat as batch_heat
 from .clipped_gradients import clipped_gradients as clipped_gradients
 from .dladmm import DLADMM as DLADMM
+from .entropy_sgd import EntropySGD as EntropySGD
 from .gradient_flow import dense_layers as dense_layers
 from .gradient_flow import gradient_norms as gradient_norms
 from .gradient_flow import mean_field as mean_field
@@ -14,6 +15,7 @@ from .msa import EMSA as EMSA
 from .msa import MSA as MSA
 from .named import automatic as automatic
 from .named import by_name as by_name
+from .parle import Parle as Parle
 from .saddle_free_newton import SaddleFreeNewton as SaddleFreeNewton
 from .sgld import SGLD as SGLD
 from .stochastic_admm import StochasticADMM as StochasticADMM
