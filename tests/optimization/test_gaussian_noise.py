@@ -103,8 +103,9 @@ def test_numbers_hold_until_the_next_call(monkeypatch: pytest.MonkeyPatch) -> No
     noise = GaussianNoise(seeded())
     (drawn,) = noise.like([torch.empty(AHEAD_FROM)])
     kept = drawn.clone()
-    assert noise._next is not None
-    noise._next.result()  # the next numbers are there
+    assert noise._thread is not None
+    assert noise._thread.busy
+    noise._thread.wait()  # the next numbers are there
     assert torch.equal(drawn, kept)
 
 

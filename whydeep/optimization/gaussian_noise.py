@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import os
+import threading
+import weakref
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,16 +59,6 @@ class BoxMuller:
         np.multiply(out[:m], radius, out=out[:m])
         np.multiply(out[m:], radius, out=out[m:])
 
-    @property
-    def state(self) -> Tensor:
-        """The four words of the generator's state, (4,) int64."""
-        return torch.from_numpy(self.bits.state["state"]["state"].view(np.int64).copy())
-
-    @state.setter
-    def state(self, words: Tensor) -> None:
-        # Words of 32 bits are never drawn alone, so no half of one is left over.
-        self.bits.state = self.bits.state | {"state": {"state": words.cpu().numpy().view(np.uint64)}}
-
 
 class GaussianNoise:
     """Standard normal tensors shaped like given ones, in memory that is kept.
@@ -78,65 +71,57 @@ class GaussianNoise:
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
         self.fast: BoxMuller | None = None
-        self.buffers: dict[Kind, list[Tensor]] = {}
-        self._next: Future[None] | None = None
-        self._before: Tensor | None = None
-        self._thread: ThreadPoolExecutor | None = None
-        self._process = 0
+        self._shapes: tuple[tuple[torch.Size, Kind], ...] = ()
+        self._draws: list[_Draw] = []
+        self._thread: _Thread | None = None
 
     def like(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return one standard normal tensor for each, drawn in their order; they hold until the next call."""
-        pieces: dict[int, Tensor] = {}
-        for kind in dict.fromkeys((value.device, value.dtype) for value in tensors):
-            members = [n for n, value in enumerate(tensors) if (value.device, value.dtype) == kind]
-            sizes = [tensors[n].numel() for n in members]
-            drawn = self._draw(kind, sum(sizes))
-            for n, piece in zip(members, torch.split(drawn[: sum(sizes)], sizes), strict=True):
-                pieces[n] = piece.view(tensors[n].shape)
-        return [pieces[n] for n in range(len(tensors))]
-
-    def _draw(self, kind: Kind, size: int) -> Tensor:
-        device, dtype = kind
-        if dtype is not torch.float32 or device.type != "cpu" or self.generator.device.type != "cpu":
-            # A generator draws only on its own device; for tensors elsewhere the draw is copied.
-            (buffer,) = self._memory(kind, size, self.generator.device, copies=1)
-            return buffer.normal_(generator=self.generator).to(device)
-        even = size + size % 2
-        ahead = even >= AHEAD_FROM and _cores() > 1
-        waiting = self._memory(kind, even, device, copies=2 if ahead else 1)
-        if self._next is not None:
-            self._next.result()
-            self._next = None
-        else:
-            self._fast().fill(waiting[0].numpy())
-        drawn = waiting.pop(0)
-        waiting.append(drawn)
-        if ahead:
-            self._begin(waiting[0])
+        shapes = tuple((value.shape, (value.device, value.dtype)) for value in tensors)
+        if shapes != self._shapes or (self._thread is not None and self._thread.lost):
+            self._arrange(shapes)
+        drawn: list[Tensor] = [NOTHING] * len(tensors)
+        for draw in self._draws:
+            for position, piece in zip(draw.positions, self._fill(draw), strict=True):
+                drawn[position] = piece
         return drawn
 
-    def _memory(self, kind: Kind, size: int, device: torch.device, *, copies: int) -> list[Tensor]:
-        """Return the kept buffers; what was drawn ahead for another size is taken back."""
-        kept = self.buffers.get(kind, [])
-        if len(kept) != copies or len(kept[0]) != size or (self._next is not None and self._process != os.getpid()):
-            self._take_back()
-            kept = self.buffers[kind] = [torch.empty(size, dtype=kind[1], device=device) for _ in range(copies)]
-        return kept
+    def _arrange(self, shapes: tuple[tuple[torch.Size, Kind], ...]) -> None:
+        """Keep memory for tensors of other shapes; what was drawn ahead for the last ones is taken back."""
+        self._take_back()
+        self._shapes, self._draws = shapes, []
+        for kind in dict.fromkeys(kind for _, kind in shapes):
+            positions = [n for n, (_, other) in enumerate(shapes) if other == kind]
+            self._draws.append(_Draw(kind, positions, [shapes[n][0] for n in positions], self.generator.device))
 
-    def _begin(self, buffer: Tensor) -> None:
+    def _fill(self, draw: _Draw) -> list[Tensor]:
+        """Return the pieces of a fresh draw."""
+        if not draw.fast:
+            # A generator draws only on its own device; for tensors elsewhere the draw is copied.
+            draw.buffers[0].normal_(generator=self.generator)
+            return draw.pieces[0] if draw.at_home else draw.elsewhere()
         fast = self._fast()
-        if self._thread is None or self._process != os.getpid():  # threads do not survive a fork
-            self._thread, self._process = ThreadPoolExecutor(1, thread_name_prefix="noise"), os.getpid()
-        self._before = fast.state
-        self._next = self._thread.submit(fast.fill, buffer.numpy())
+        if self._thread is not None and self._thread.busy:
+            self._thread.wait()
+        else:
+            fast.fill(draw.arrays[draw.turn])
+        pieces = draw.pieces[draw.turn]
+        if len(draw.buffers) == 2:
+            draw.turn = 1 - draw.turn
+            if self._thread is None:
+                self._thread = _Thread()
+            self._thread.begin(fast, draw.arrays[draw.turn])
+        return pieces
 
     def _take_back(self) -> None:
         """Return the fast generator to before what was drawn ahead and not used."""
-        if self._next is not None and self.fast is not None and self._before is not None:
-            if self._process == os.getpid():
-                self._next.result()
-            self.fast.state = self._before
-        self._next = None
+        if self._thread is not None and self.fast is not None:
+            before = self._thread.before
+            if self._thread.busy:
+                self._thread.wait()
+                self.fast.bits.state = before
+            if self._thread.lost:
+                self._thread = None
 
     def _fast(self) -> BoxMuller:
         if self.fast is None:
@@ -145,17 +130,99 @@ class GaussianNoise:
 
     def state(self) -> tuple[Tensor, Tensor | None]:
         """Return the state of `generator`, and the fast one's where it was used; what was drawn ahead is not spent."""
-        fast = None if self.fast is None else self.fast.state if self._next is None else self._before
-        return self.generator.get_state(), None if fast is None else fast.clone()
+        if self.fast is None:
+            return self.generator.get_state(), None
+        ahead = self._thread is not None and self._thread.busy
+        state = self._thread.before if ahead and self._thread is not None else self.fast.bits.state
+        return self.generator.get_state(), _words(state)
 
     def restore(self, state: Tensor, fast: Tensor | None) -> None:
         """Go on where `state` was taken."""
         self._take_back()
         # Checkpoints are often read onto an accelerator; a generator's state lives on the CPU.
         self.generator.set_state(state.cpu())
-        self.fast = None if fast is None else BoxMuller(0)
-        if self.fast is not None and fast is not None:
-            self.fast.state = fast
+        self.fast = None
+        if fast is not None:
+            self.fast = BoxMuller(0)
+            # Words of 32 bits are never drawn alone, so no half of one is left over.
+            words = fast.cpu().numpy().view(np.uint64)
+            self.fast.bits.state = self.fast.bits.state | {"state": {"state": words}}
+
+
+NOTHING = torch.empty(0)
+
+
+class _Draw:
+    """The memory of one device and type: a buffer, or two that take turns, with views shaped like the tensors."""
+
+    def __init__(self, kind: Kind, positions: list[int], shapes: list[torch.Size], home: torch.device) -> None:
+        device, dtype = kind
+        self.positions, self.device, self.turn = positions, device, 0
+        self.at_home = device == home
+        self.fast = dtype is torch.float32 and device.type == "cpu" and self.at_home
+        sizes = [shape.numel() for shape in shapes]
+        length = sum(sizes) + (sum(sizes) % 2 if self.fast else 0)
+        ahead = self.fast and length >= AHEAD_FROM and _cores() > 1
+        self.shapes, self.sizes = shapes, sizes
+        self.buffers = [torch.empty(length, dtype=dtype, device=home) for _ in range(2 if ahead else 1)]
+        self.arrays = [buffer.numpy() for buffer in self.buffers] if self.fast else []
+        self.pieces = [self._split(buffer) for buffer in self.buffers]
+
+    def _split(self, buffer: Tensor) -> list[Tensor]:
+        parts = torch.split(buffer[: sum(self.sizes)], self.sizes)
+        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def elsewhere(self) -> list[Tensor]:
+        """Return the pieces of a copy on the tensors' device."""
+        return self._split(self.buffers[0].to(self.device))
+
+
+class _Thread:
+    """A second thread that fills one array at a time; it ends with the object that it serves."""
+
+    def __init__(self) -> None:
+        jobs: SimpleQueue[tuple[BoxMuller, NDArray[np.float32]] | None] = SimpleQueue()
+        done: SimpleQueue[Exception | None] = SimpleQueue()
+        self._jobs, self._done, self._process = jobs, done, os.getpid()
+        self.busy = False
+        self.before: Any = None
+        threading.Thread(target=_fill_until_none, args=(jobs, done), name="noise", daemon=True).start()
+        weakref.finalize(self, jobs.put, None)
+
+    @property
+    def lost(self) -> bool:
+        """Whether this process is a fork of the one that the thread lives in."""
+        return self._process != os.getpid()
+
+    def begin(self, fast: BoxMuller, array: NDArray[np.float32]) -> None:
+        """Let the thread fill `array`; `before` keeps the generator's state until then."""
+        self.before, self.busy = fast.bits.state, True
+        self._jobs.put((fast, array))
+
+    def wait(self) -> None:
+        """Return when the array is filled."""
+        self.busy = False
+        if not self.lost:
+            fault = self._done.get()
+            if fault is not None:
+                raise fault
+
+
+def _fill_until_none(
+    jobs: SimpleQueue[tuple[BoxMuller, NDArray[np.float32]] | None], done: SimpleQueue[Exception | None]
+) -> None:
+    while (job := jobs.get()) is not None:
+        fast, array = job
+        try:
+            fast.fill(array)
+            done.put(None)
+        except Exception as fault:  # handed to the thread that waits
+            done.put(fault)
+
+
+def _words(state: Any) -> Tensor:
+    """The four words of SFC64's state, (4,) int64."""
+    return torch.from_numpy(state["state"]["state"].view(np.int64).copy())
 
 
 def _cores() -> int:
