@@ -180,6 +180,6 @@ class _Run(Passes):
             for value, each in zip(weights, means, strict=True):
                 value.copy_(torch.stack(list(each)).mean(0))
             buffers = zip(*(replica.model.buffers() for replica in self.replicas), strict=True)
-            for value, each in zip(self.model.buffers(), buffers, strict=True):
+            for buffer, each in zip(self.model.buffers(), buffers, strict=True):
                 mean = torch.stack(list(each)).double().mean(0)
-                value.copy_(mean if value.is_floating_point() else mean.round())
+                buffer.copy_(mean if buffer.is_floating_point() else mean.round())

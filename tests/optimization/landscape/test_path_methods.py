@@ -337,5 +337,9 @@ def test_other_losses_shapes_and_things_are_refused() -> None:
         path(problem, problem.model, mlp((3, 5, 3)))
     with pytest.raises(InputError, match=r"5\.weight has shape none in the first"):
         path(problem, problem.model, nn.Sequential(*mlp((3, 4, 3)), nn.ReLU(), nn.Linear(3, 3)))
+    broken = problem.copy()
+    nn.init.constant_(broken[1].bias, float("nan"))  # type: ignore[index]
+    with pytest.raises(InputError, match=r"the weights 1.bias hold NaN"):
+        path(problem, problem.model, broken)
     with pytest.raises(TypeError, match="an end of the path is str"):
         path(problem, "a", problem.model)  # type: ignore[arg-type]

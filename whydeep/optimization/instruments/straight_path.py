@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -91,7 +92,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
 def _between(
     local: Problem, other: nn.Module, data: dict[str, Data], budget: Budget, generator: torch.Generator
 ) -> Pair:
-    look = {"points": 11, "refinements": budget["refinements"]}
+    look: dict[str, Any] = {"points": 11, "refinements": budget["refinements"]}
     paths = {"straight": path(local, local.model, other, **look)}
     refusal = ""
     try:

@@ -160,7 +160,7 @@ def layer_cake(values: Tensor) -> Tensor:
         raise InputError(
             f"the smallest value is {float(values.min()):g}", "give a landscape that is nowhere below zero"
         )
-    levels = torch.unique(torch.cat([values.new_zeros(1), values.reshape(-1)]))  # type: ignore[no-untyped-call]
+    levels = torch.unique(torch.cat([values.new_zeros(1), values.reshape(-1)]))
     total = torch.zeros_like(values)
     for low, high in pairwise(levels):
         outside = ~(values <= low)  # not in Omega_u for u in [low, high), where no value lies in between

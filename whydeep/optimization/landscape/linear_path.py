@@ -114,10 +114,11 @@ def _check(problem: Problem, chain: Chain) -> None:
 
 def _factors(model: nn.Module, forward: bool) -> Factors:
     layers = Chain.of(model).layers
-    weights = [layer.linear.weight.detach().double() for layer in layers]
+    # The decompositions run on the processor, wherever the network is.
+    weights = [layer.linear.weight.detach().cpu().double() for layer in layers]
     zeros = [torch.zeros(layer.linear.out_features, dtype=torch.float64) for layer in layers]
     biases = [
-        zero if layer.linear.bias is None else layer.linear.bias.detach().double()
+        zero if layer.linear.bias is None else layer.linear.bias.detach().cpu().double()
         for layer, zero in zip(layers, zeros, strict=True)
     ]
     return Factors(tuple(weights if forward else [weight.T for weight in reversed(weights)]), tuple(biases))

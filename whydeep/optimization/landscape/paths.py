@@ -46,7 +46,7 @@ def path(
     options: those of the method, and `points`, `refinements`, `recompute_statistics` of the profile (`along`).
 
     Raises `ValueError` on an unknown method, `InputError` when the networks differ in shape (the first difference is
-    named) or the method does not fit them. Cost: that of the method, and a pass over the data a position.
+    named), hold NaN, or the method does not fit them. Cost: that of the method, and a pass over the data a position.
 
     >>> from whydeep.networks import linear
     >>> data = Data(torch.tensor([[1.0]]), torch.tensor([[1.0]]))
@@ -58,6 +58,8 @@ def path(
     first, second = _network(problem, a), _network(problem, b)
     check_same_shape(problem.model, first)
     check_same_shape(first, second)
+    for end in (first, second):
+        problem.with_model(end)  # its check names weights that hold NaN
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; give one of {', '.join(METHODS)}")
     return METHODS[method](problem, first, second, data=data, **options)

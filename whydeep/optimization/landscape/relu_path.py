@@ -70,7 +70,7 @@ def through_relu_layer(
             f"give one of {', '.join(sorted(NAMED))}",
         )
     fit = _Fit(problem, chain)
-    ends = [Layers(*(weight.double() for weight in Chain.of(each).weights())) for each in (a, b)]
+    ends = [Layers(*(weight.cpu().double() for weight in Chain.of(each).weights())) for each in (a, b)]
     width = len(ends[0].rows)
     numbers = sorted({0, width // 4, width // 2} if oracle is None else set(oracle))
     if not all(0 <= n <= width for n in numbers):
@@ -102,8 +102,9 @@ class _Fit:
         self._problem = problem
         self._activation: Callable[[Tensor], Tensor] = chain.layers[0].activation.value
         self._bias = (chain.layers[0].bias, chain.layers[1].bias)
-        self._x = chain.rows(problem.train)
-        self._y = problem.train.targets
+        # The decompositions run on the processor, wherever the network is.
+        self._x = chain.rows(problem.train).cpu()
+        self._y = problem.train.targets.cpu()
 
     def units(self, layers: Layers) -> Tensor:
         """Return what the output weights multiply, (n, m) or with a last column of ones (n, m + 1)."""

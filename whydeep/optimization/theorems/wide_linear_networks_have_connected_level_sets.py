@@ -73,10 +73,11 @@ def measure(case: Case, generator: torch.Generator) -> Measurement:
         if case.widths[0] == case.widths[1]:
             # Square factors: the pair with determinants of opposite sign, which is the one that can be parted.
             with torch.no_grad():
-                if torch.linalg.det(a[0].weight) * torch.linalg.det(b[0].weight) > 0:
-                    for weight in b.parameters():
-                        weight[0] *= -1
-                    b[-1].weight.copy_(torch.linalg.lstsq(b[:-1](x), y, driver="gelsd").solution.T)
+                first, second = (next(iter(net.parameters())) for net in (a, b))
+                if torch.linalg.det(first) * torch.linalg.det(second) > 0:
+                    # The first unit with the other sign, in and out: the same function.
+                    second[0] *= -1
+                    list(b.parameters())[1][:, 0] *= -1
         problem = Problem(a, Data(x, y), loss="squared")
         found = path(problem, a, b, method=case.method, points=3, refinements=0)  # type: ignore[arg-type]
         model = problem.copy()
