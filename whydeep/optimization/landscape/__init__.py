@@ -11,6 +11,7 @@ from . import tensor_power as tensor_power
 from .critical_points import SearchEnd as SearchEnd
 from .critical_points import find_critical_point as find_critical_point
 from .hessian import Hessian as Hessian
+from .index_against_energy import index_against_energy as index_against_energy
 from .learned import learned as learned
 from .leg import Path as Path
 from .paths import path as path

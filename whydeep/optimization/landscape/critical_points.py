@@ -108,7 +108,7 @@ def find_critical_point(
     """
     if not tolerance > 0 or most < 1 or krylov < 1:
         raise ValueError(f"tolerance={tolerance}, most={most}, krylov={krylov}; give all above zero")
-    problem = _double(problem, data)
+    problem = in_double(problem, data=data)
     vector = problem.vector()
     gradient = problem.gradient()
     if not bool(torch.isfinite(gradient).all()):
@@ -244,8 +244,8 @@ def dense_hessian(problem: Problem, *, batch_size: int = 2048) -> Tensor:
     return (total + total.T) / 2
 
 
-def _double(problem: Problem, data: Data | None) -> Problem:
-    """Return a copy in float64: single precision cannot tell a gradient of 1e-8 from zero."""
+def in_double(problem: Problem, *, data: Data | None = None) -> Problem:
+    """Return a copy in float64 and evaluation mode: single precision cannot tell a gradient of 1e-8 from zero."""
     chosen = (problem.train if data is None else data).in_memory()
     y = chosen.targets
     train = replace(chosen, x=chosen.x.double(), y=y.double() if y.is_floating_point() else y)  # type: ignore[union-attr]
