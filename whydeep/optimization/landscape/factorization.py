@@ -76,7 +76,8 @@ def zero_slices(factors: Sequence[Tensor], *, tolerance: float = 1e-6) -> Tensor
     [False, True]
     """
     sizes = torch.stack([factor.reshape(-1, factor.shape[-1]).norm(dim=0) for factor in factors]).norm(dim=0)
-    return sizes <= tolerance * sizes.max()
+    zero: Tensor = sizes <= tolerance * sizes.max()
+    return zero
 
 
 def concentrate(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

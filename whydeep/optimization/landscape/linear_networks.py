@@ -142,7 +142,8 @@ def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _invertible(size: int, generator: torch.Generator) -> Tensor:
     """Return an orthogonal matrix with its columns scaled by 1/2 to 2: well conditioned whatever is drawn."""
     turn, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return turn * torch.exp2(2 * torch.rand(size, generator=generator, dtype=torch.float64) - 1)
+    scaled: Tensor = turn * torch.exp2(2 * torch.rand(size, generator=generator, dtype=torch.float64) - 1)
+    return scaled
 
 
 def zero_network(widths: Sequence[int], *, like: Tensor) -> tuple[Tensor, ...]:

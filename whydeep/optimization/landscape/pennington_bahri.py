@@ -47,9 +47,9 @@ def critical_energy(phi: float, *, form: Form = "linear") -> float:
     if not phi < 1:
         raise ValueError(f"phi={phi}; the critical energy is defined for 0 < phi < 1, fewer parameters than residuals")
     if form == "linear":
-        return (1 - 20 * phi - 8 * phi**2 + (1 + 8 * phi) ** 1.5) / 16
+        return (1 - 20 * phi - 8 * phi**2 + math.pow(1 + 8 * phi, 1.5)) / 16
     chi = 1 + 16 * phi - 8 * phi**2
-    return (27 - 18 * chi - chi**2 + 8 * chi**1.5) / (32 * phi * (1 - phi) ** 3)
+    return (27 - 18 * chi - chi**2 + 8 * math.pow(chi, 1.5)) / (32 * phi * math.pow(1 - phi, 3))
 
 
 def index(phi: float, eps: float, *, form: Form = "linear") -> float:

@@ -40,7 +40,9 @@ class Case:
         left, _ = torch.linalg.qr(torch.randn(8, 3, generator=generator, dtype=torch.float64))
         right, _ = torch.linalg.qr(torch.randn(6, 3, generator=generator, dtype=torch.float64))
         noise = torch.randn(8, 6, generator=generator, dtype=torch.float64)
-        return (left * torch.tensor([4.0, 3.0, 2.0], dtype=torch.float64)) @ right.T + 0.02 * noise
+        strengths = torch.tensor([4.0, 3.0, 2.0], dtype=torch.float64)
+        target: Tensor = (left * strengths) @ right.T + 0.02 * noise
+        return target
 
 
 def _spare(case: Case) -> bool:
