@@ -41,6 +41,14 @@ def test_a_run_goes_on_where_it_was_saved(problem, tmp_path):
     assert torch.equal(done.model[-1].weight, whole.model[-1].weight)
 
 
+def test_a_rescaled_start_is_not_rescaled_again(problem, tmp_path):
+    kept = Checkpoint(tmp_path / "run.safetensors")
+    first = ADMM(sweeps=3, spread=2.0, checkpoint=kept).train(problem)
+    done = ADMM(sweeps=3, spread=2.0, checkpoint=replace(kept, resume=True)).train(problem)
+    for value, other in zip(first.model.parameters(), done.model.parameters(), strict=True):
+        assert torch.equal(value, other)
+
+
 def test_the_best_iterate_and_the_caution_survive(problem, tmp_path, monkeypatch):
     kept = Checkpoint(tmp_path / "run.safetensors", every=1)
     sweep, betas, calls = ADMMIteration.sweep, [], []

@@ -38,7 +38,7 @@ class ADMM:
 
     sweeps: how many passes over all samples. beta: penalty, one for all layers or a tuple of one each.
     ridge: one for all layers or a tuple of one each, in units of the sum over samples, not of their mean as in
-    `Problem.risk`: with n samples it weighs like ridge/n beside the mean. "auto" takes 1e-5 n for classes and 1e-9 n
+    `Problem.risk`: with n samples it weighs like ridge/n beside the mean. "auto" takes 1e-5 n for classes and 1e-11 n
     for regression; for classes, below about 1e-6 n the accuracy tends to fall again after some tens of sweeps.
     update: "linearised", the published method: one step on a quadratic for each W_i and V_i. "exact": such steps until
     they no longer move, Algorithm 1 to the letter up to its argmin being a local one, and far slower.
@@ -137,7 +137,8 @@ class ADMM:
 
         def begin(chain: Chain, train: Data) -> ADMMIteration:
             self._check_memory(chain, train)
-            if self.spread is not None:
+            resumed = self.checkpoint is not None and self.checkpoint.resume  # then the weights are no fresh ones
+            if self.spread is not None and not resumed:
                 chain.load(self._rescaled(chain, train, self.spread))
             return ADMMIteration(self, problem, chain, train)
 
@@ -161,7 +162,7 @@ class ADMM:
 
     def _check_memory(self, chain: Chain, train: Data) -> None:
         dtype, machine = self.dtype or chain.dtype, neighbours(self.group)
-        rows, fewer = min(self.block_size, len(train)), "fewer samples, or torchrun on more machines"
+        rows, fewer = min(self.block_size, len(train)), "fewer samples, or spread them over machines by torchrun"
         working = working_bytes(chain, rows=rows, dtype=dtype)
         given = isinstance(train.x, Tensor) and train.x.dtype == dtype
         stored = stored_bytes(chain, len(train), copies=2, dtype=dtype, own_samples=not given)
