@@ -120,11 +120,10 @@ def test_the_square_is_learnt_in_ten_sweeps(constant):
     assert 2 * float(training.history["loss"][-1]) <= 1e-6  # mean squared error; "loss" has the factor 1/2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_square_is_learnt_to_the_published_figure(dtype):
-    training = ADMM(sweeps=30, dtype=dtype).train(square_problem())
-    # The reference figure is 8e-10 at 30 sweeps and 9e-9 at ten; another draw of the start moves it by a few times.
+def test_the_square_is_learnt_to_eight_digits_by_default(dtype):
+    training = ADMM(sweeps=10, dtype=dtype).train(square_problem())
+    # Over four draws of the start 3e-10 to 5e-10 in double precision, 4e-10 to 1.1e-9 in single.
     assert 2 * float(training.history["loss"][-1]) <= 5e-9
 
 
@@ -226,7 +225,7 @@ def test_double_states_of_a_single_precision_model_are_those_of_a_double_model()
 
 def test_the_automatic_ridge_grows_with_the_samples():
     classes, regression = small_problem("tanh"), square_problem()
-    for problem, expected in ((classes, 60e-5), (regression, 1000e-9)):
+    for problem, expected in ((classes, 60e-5), (regression, 1000e-11)):
         iteration = ADMMIteration(ADMM(), problem, Chain.of(problem.model), problem.train)
         assert iteration.lagrangian.ridges == pytest.approx((expected,) * 3, rel=1e-12)
 
