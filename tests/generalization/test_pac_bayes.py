@@ -14,7 +14,13 @@ from whydeep.generalization import certify, kl_inverse
 from whydeep.generalization.disintegrated import disintegrated_certificate
 from whydeep.generalization.gaussian_posterior import Gaussian, around, divergence, log_ratio
 from whydeep.generalization.learnt_prior import learnt_prior
-from whydeep.generalization.pac_bayes import confidence_nats, draw_errors, kl_moment, pac_bayes_certificate
+from whydeep.generalization.pac_bayes import (
+    confidence_nats,
+    draw_errors,
+    kl_moment,
+    monte_carlo_share,
+    pac_bayes_certificate,
+)
 from whydeep.generalization.posterior_training import OBJECTIVES, PosteriorTraining, train_posterior
 from whydeep.networks import mlp
 from whydeep.optimization import Backprop
@@ -78,9 +84,11 @@ def test_certificate_is_the_formula_with_every_part_in_it() -> None:
     assert found.classifier is prior
     assert found.notes == ("moving away from the prior did not pay (0.98 nats), so the prior itself is certified",)
     sure = found.terms["Monte Carlo"]
-    # 300 draws without an error: about ln(4/delta) / (0.99 300), the first bets being smaller.
-    assert math.log(80) / 300 <= sure <= 1.5 * math.log(80) / 300
-    nats = math.log(kl_moment(200) / 0.025) + math.log(7)
+    # 300 draws without an error: about ln(1/d) / (0.99 300), the first bets being smaller.
+    share = monte_carlo_share(200, 300)
+    cost = -math.log(0.05 * share) / 300
+    assert cost <= sure <= 1.5 * cost
+    nats = math.log(kl_moment(200) / (0.05 * (1 - share))) + math.log(7)
     assert found.bound == pytest.approx(kl_inverse(sure, nats / 200), rel=1e-9)
     assert sum(found.terms.values()) == pytest.approx(found.bound, rel=1e-12)
     assert found.dominant == "confidence, ln(xi(n)/delta)"
@@ -157,15 +165,26 @@ def test_lambda_at_its_best_is_never_above_other_lambdas() -> None:
     assert best == pytest.approx(min(grid), rel=1e-4)
 
 
+@pytest.mark.parametrize("each", [True, False])
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_training_leaves_a_bad_prior_and_lowers_the_bound(name: str) -> None:
+def test_training_leaves_a_bad_prior_and_lowers_the_bound(name: str, each: bool) -> None:
     prior, data = coin(0.0, 0.5, n=400)
-    training = PosteriorTraining(steps=300, batch_size=20, step_size=0.05, objective=name)
+    training = PosteriorTraining(steps=200, batch_size=20, step_size=0.05, each_weight=each, objective=name)
     trained = train_posterior(prior, data, nats=confidence_nats(400, 0.05), training=training, generator=random())
     assert divergence(trained, prior) > 1
     assert float((trained.mean - prior.mean)[0]) > 0.3  # towards class 0
     found = pac_bayes_certificate(trained, prior, data, generator=random())
     assert found.details["gain over KL = 0"] > 0.3
+
+
+def test_whole_vector_steps_keep_the_kl_small_whatever_the_number_of_weights() -> None:
+    for width in (10, 1000):
+        prior = around(mlp((3, width, 3), init="he", generator=random()), 0.05)
+        training = PosteriorTraining(steps=20, step_size=0.02, warm_up=0.0)
+        trained = train_posterior(prior, blobs(60), nats=5.0, training=training, generator=random())
+        # At most |u| = 20 0.02 in the means; the momentum's first steps can exceed their length by half at most. The
+        # scales' part is (r, r) to second order, the same length again.
+        assert 0 < divergence(trained, prior) <= 0.5 * (1.5 * 0.4) ** 2 + (1.5 * 0.4) ** 2
 
 
 def test_without_anything_to_learn_the_posterior_stays() -> None:

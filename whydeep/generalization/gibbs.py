@@ -85,7 +85,7 @@ def climb(
     data: Data,
     *,
     temperatures: Tensor,
-    steps: int = 40,
+    steps: int = 100,
     chains: int = 3,
     generator: torch.Generator | None = None,
 ) -> Ladder:
@@ -167,7 +167,7 @@ def gibbs_certificate(
     Exact: the inequality, for whatever distribution the chains have reached; the direction of the sum over the ladder.
     Conditional: that their averages are those of the Gibbs distribution, that is, mixing.
     At most `samples` of the training samples are used. Terms: the error; the confidence; the union; the KL.
-    Raises `InputError` when the weights cannot be drawn anew. Cost: 3 chains, 40 (rungs + 1) gradients each.
+    Raises `InputError` when the weights cannot be drawn anew. Cost: 3 chains, 100 (rungs + 1) gradients each.
     """
     check_delta(delta)
     generator = or_default(generator)

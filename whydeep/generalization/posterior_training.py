@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -67,9 +67,12 @@ OBJECTIVES: dict[str, Objective] = {"kl": kl_objective, "lambda": lambda_objecti
 
 @dataclass(frozen=True)
 class PosteriorTraining:
-    """How a posterior is trained: Adam on the means and log scales, in units of the prior's scale.
+    """How a posterior is trained: on the means u and log scales r, in units of the prior's scale.
 
-    steps minibatches of batch_size; step_size of the means and scale_step of the log scales fall by a cosine.
+    steps minibatches of batch_size; step_size falls by a cosine. each_weight: by Adam, step_size being that of each
+    weight, for a posterior that must move far. Otherwise the whole of u, and of r, takes steps of Euclidean length
+    step_size at most, divided by the root mean square of the gradient's length: then the KL, which is |u|^2 / 2, is
+    at most (steps step_size)^2 / 2 nats whatever the number of weights, and moves in the gradient's direction only.
     objective: "kl", "quad" or "lambda". warm_up: over this fraction of the steps the KL counts from 0 to 1, or the
     posterior falls back onto the prior before it has learnt anything.
     The surrogate of an error is cross-entropy / ln 2 (at least 1 where the right class has not half the probability).
@@ -78,7 +81,7 @@ class PosteriorTraining:
     steps: int = 500
     batch_size: int = 256
     step_size: float = 0.02
-    scale_step: float = 0.02
+    each_weight: bool = False
     objective: str = "kl"
     warm_up: float = 0.25
 
@@ -87,6 +90,29 @@ class PosteriorTraining:
             raise ValueError(f"unknown objective {self.objective!r}; give one of {', '.join(OBJECTIVES)}")
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps={self.steps}, batch_size={self.batch_size}; give at least 1 of each")
+
+
+class _WholeVector(torch.optim.Optimizer):
+    """Adam with one second moment for a whole tensor: that of the gradient's Euclidean length."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step along the averaged gradient."""
+        for group in self.param_groups:
+            for value in group["params"]:
+                state = self.state[value]
+                if not state:
+                    state.update(count=0, first=torch.zeros_like(value), second=0.0)
+                state["count"] += 1
+                state["first"].lerp_(value.grad, 0.1)
+                state["second"] += 0.01 * (float(value.grad.square().sum()) - state["second"])
+                first = 1 - 0.9 ** state["count"]
+                length = math.sqrt(state["second"] / (1 - 0.99 ** state["count"]))
+                if length > 0:
+                    value.sub_(state["first"], alpha=group["lr"] / (first * length))
 
 
 def train_posterior(
@@ -110,8 +136,8 @@ def train_posterior(
     objective, size = OBJECTIVES[training.objective], min(training.batch_size, len(data))
     shift = ((first.mean - prior.mean) / prior.scale).requires_grad_()
     stretch = (first.scale / prior.scale).log().requires_grad_()
-    groups = [{"params": [shift], "lr": training.step_size}, {"params": [stretch], "lr": training.scale_step}]
-    optimizer = torch.optim.Adam(groups)
+    kind = torch.optim.Adam if training.each_weight else _WholeVector
+    optimizer = kind([shift, stretch], lr=training.step_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
     targets = data.targets
     noise = torch.empty_like(prior.mean)
