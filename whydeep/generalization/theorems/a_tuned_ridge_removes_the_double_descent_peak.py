@@ -23,9 +23,9 @@ from whydeep.core.verdict import Prediction
 
 @dataclass(frozen=True)
 class Case:
-    """n = d = size, r = s = 1. ridge: n lambda in units of the best. loud: fraction of features of ten times the variance.
+    """n = d = size, r = s = 1. ridge: n lambda in units of the best.
 
-    The loud features' variances are scaled so that their mean is still 1.
+    loud: fraction of features of ten times the others' variance; the mean variance stays 1.
     """
 
     size: int

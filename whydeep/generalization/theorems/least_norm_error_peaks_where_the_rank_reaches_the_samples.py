@@ -80,8 +80,8 @@ def holds_on() -> Case:
 claim = Claim(
     id=__name__.rsplit(".", 1)[1],
     question="generalization",
-    statement="The test error of the least-norm fit peaks at the width where the rank of the features reaches the number "
-    "of samples.",
+    statement="The test error of the least-norm fit peaks at the width where the features' rank reaches the number of "
+    "samples.",
     source='Belkin, Hsu and Xu 2020; Hastie, Montanari, Rosset and Tibshirani 2022; slide "Big model should fail!"',
     assumptions={"the targets are noisy": targets_are_noisy},
     predict=predict,
