@@ -14,6 +14,13 @@ from .hessian import Hessian as Hessian
 from .index_against_energy import index_against_energy as index_against_energy
 from .learned import learned as learned
 from .leg import Path as Path
+from .level_sets import SublevelSets as SublevelSets
+from .level_sets import layer_cake as layer_cake
+from .level_sets import sublevel_sets as sublevel_sets
+from .local_entropy import local_entropy as local_entropy
+from .local_entropy import moreau_envelope as moreau_envelope
+from .matrix_spectrum import Spectrum as Spectrum
+from .matrix_spectrum import matrix_spectrum as matrix_spectrum
 from .paths import path as path
 from .paths import straight as straight
 from .permutation import align as align
@@ -27,9 +34,9 @@ from .profile import Profile as Profile
 from .slices import Slice as Slice
 from .slices import line_slice as line_slice
 from .slices import rise as rise
-from .spectrum import Spectrum as Spectrum
-from .spectrum import matrix_spectrum as matrix_spectrum
 from .spectrum import spectrum as spectrum
 from .surface import Surface as Surface
 from .surface import curvature_map as curvature_map
 from .surface import surface as surface
+from .symmetry import Symmetries as Symmetries
+from .symmetry import symmetry as symmetry

@@ -50,7 +50,8 @@ def through_relu_layer(
 
     oracle: the numbers n to try, by default 0, m/4 and m/2; both ends are tried as the oracle's origin, and the choice
     with the smallest certified maximum is taken. Which units are kept: those of largest output weight times root mean
-    square of the unit, or those that pivoted QR finds most independent, whichever fits better.
+    square of the unit, or those that pivoted QR finds most independent, whichever fits better. "Best" is as good as the
+    worse end where that can be reached, no better: the path is shorter.
     Source: Freeman and Bruna (2017), theorem 2.4, with these departures: the oracle is a part of one of the two
     networks (theirs is the best network with n units at all), and near-parallel rows are not merged by rotating them.
     Nothing in it needs s to be the rectifier: any entrywise activation will do.
@@ -71,6 +72,7 @@ def through_relu_layer(
         )
     fit = _Fit(problem, chain)
     ends = [Layers(*(weight.cpu().double() for weight in Chain.of(each).weights())) for each in (a, b)]
+    fit.level = max(fit.risk(end) for end in ends)
     width = len(ends[0].rows)
     numbers = sorted({0, width // 4, width // 2} if oracle is None else set(oracle))
     if not all(0 <= n <= width for n in numbers):
@@ -101,6 +103,7 @@ class _Fit:
     def __init__(self, problem: Problem, chain: Chain) -> None:
         self._problem = problem
         self._activation: Callable[[Tensor], Tensor] = chain.layers[0].activation.value
+        self.level = 0.0  # what the risk need not fall below
         self._bias = (chain.layers[0].bias, chain.layers[1].bias)
         # The decompositions run on the processor, wherever the network is.
         self._x = chain.rows(problem.train).cpu()
@@ -146,10 +149,25 @@ class _Fit:
             fit = torch.linalg.lstsq(units[:, columns], target.flatten(1), rcond=1e-6, driver="gelsd").solution.T
         else:
             fit = self._descend(units[:, columns], start)
-        # Whatever the solver did: it may not be worse than what was there.
-        better = float(self._risk(units[:, columns], fit)) <= float(self._risk(units[:, columns], start))
-        result[:, columns] = fit if better else start
+        result[:, columns] = self._shortened(units[:, columns], start, fit)
         return result
+
+    def _shortened(self, units: Tensor, start: Tensor, fit: Tensor) -> Tensor:
+        """Return the first point on the way from `start` to `fit` whose risk is at most the level, else the lower end.
+
+        The risk is convex on the way, so that halving the interval finds it; it keeps the path short.
+        """
+        low, high = 0.0, 1.0
+        if float(self._risk(units, fit)) > self.level:
+            # Whatever the solver did: it may not be worse than what was there.
+            return fit if float(self._risk(units, fit)) <= float(self._risk(units, start)) else start
+        if float(self._risk(units, start)) <= self.level:
+            return start
+        for _ in range(20):
+            middle = (low + high) / 2
+            reached = float(self._risk(units, torch.lerp(start, fit, middle))) <= self.level
+            low, high = (low, middle) if reached else (middle, high)
+        return torch.lerp(start, fit, high)
 
     def _descend(self, units: Tensor, start: Tensor) -> Tensor:
         weights = start.clone().requires_grad_()

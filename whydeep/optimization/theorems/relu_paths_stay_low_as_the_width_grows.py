@@ -35,7 +35,7 @@ class Case:
 
     inputs: int = 2
     widths: tuple[int, ...] = (8, 24, 64)
-    pairs: int = 8
+    pairs: int = 6
     samples: int = 200
     distinct: int | None = None
     method: str = "relu"
@@ -82,9 +82,9 @@ def _highest(case: Case, width: int, x: Tensor, y: Tensor, generator: torch.Gene
 
 def measure(case: Case, generator: torch.Generator) -> Measurement:
     """Fit the exponent of the highest risk on the path in the width, one fit a pair."""
-    # Exponents of single pairs deviate by 0.1 to 0.15 (0.5 on straight lines), so the interval of 8 pairs reaches 0.2
-    # (0.6) from their mean; the means, -1.5 in the good case, 0 with copies and 1.3 on straight lines, lie at least
-    # twice that from -1/2.
+    # Exponents of single pairs deviate by 0.1 to 0.15 (0.5 on straight lines), so the interval of 6 pairs reaches 0.25
+    # (of 16, 0.5) from their mean; the means, -1.5 in the good case, 0 with copies and 0.5 on straight lines, lie
+    # twice that from -1/2 away.
     exponents = []
     for _ in range(case.pairs):
         x = 2 * torch.rand(case.samples, case.inputs, generator=generator, dtype=torch.float64) - 1
