@@ -73,7 +73,8 @@ class ADMM:
     "feasibility" (Frobenius norm of s(W_i V_{i-1}) - V_i over all layers), both divided by the Frobenius norm
     of [X, 1, Y], which neither the start nor the run changes; "seconds" (in sweeps only), for classes "error", with
     validation "validation" (risk). An iterate that is not finite is taken back to the best weights, from where the
-    method goes on with a fresh forward pass and all beta doubled; after five of these the outcome is DIVERGED.
+    method goes on with a fresh forward pass and all beta doubled; after five of these the outcome is DIVERGED. The
+    same is done, five times at most, when the risk has risen and stays high (`alternating.collapsed`).
 
     Source: slides "ADMM for DNN Learning"; Zeng, Lin, Yao and Zhou, JMLR 2021 (recalled, not checked).
     The lecture's convergence theorem asks for beta and ridge far larger than any useful ones; no guarantee is claimed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,8 @@ from .watched import ROWS, Watched, Weights, identity
 
 RESTARTS = 5
 """How often a training is taken back to its best weights before it counts as diverged."""
+COLLAPSE = 5
+"""After so many sweeps in a row far above its least risk a training is taken back, too; see `collapsed`."""
 
 
 class SurrogateWarning(UserWarning):
@@ -65,6 +67,22 @@ class Sweeper(Protocol):
     @property
     def tolerance(self) -> float:
         """The training has converged when "kkt" is at most this."""
+
+
+def collapsed(risks: Sequence[float], fresh: int = 0) -> bool:
+    """Return whether a training has given back a third of what it had gained, for `COLLAPSE` sweeps in a row.
+
+    With r_0 the risk at the start and r the least one so far: the risks of these sweeps are all above r + (r_0 - r)/3.
+    Never while r > r_0 / 2: before it has gained much, the risk of an alternating method wanders. risks: one a sweep
+    and the start. fresh: how many of them come before the last restart; they do not count as these sweeps.
+
+    >>> collapsed([1.0, 0.1, 0.6, 0.6, 0.6, 0.6, 0.6]), collapsed([1.0, 0.1, 0.6, 0.6, 0.3, 0.6, 0.6])
+    (True, False)
+    """
+    least = min(risks)
+    late = risks[max(fresh, len(risks) - COLLAPSE) :]
+    far = least + (risks[0] - least) / 3
+    return len(late) == COLLAPSE and least <= risks[0] / 2 and min(late) > far
 
 
 def check_sweeper(solver: Sweeper) -> None:
@@ -114,7 +132,8 @@ def train_in_sweeps(
 
     History: "loss" (risk of the network itself, the mean over the training samples), what `Iteration.monitor` tells,
     "seconds" (in sweeps only), for classes "error", with a split "validation" (risk); one entry a sweep and the start.
-    Outcome DIVERGED when the iteration breaks down and no restart helps: the model is the best finite one.
+    Taken back to the best weights, more cautiously, when the iteration breaks down or the risk on the training samples
+    has `collapsed`, five times at most. Outcome DIVERGED when it breaks down again: the model is the best finite one.
     Warns by `SurrogateWarning` when the objective has fallen to half and less while the network's own loss has fallen
     by less than a fifth of that share. Raises `InputError` when the model is no chain, when there are fewer samples
     than processes or these were given different problems, and on a checkpoint of another training; `LostProcess` when
@@ -169,7 +188,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.history: dict[str, list[float]] = {}
         self.seconds = 0.0
-        self.restarts = self.done = 0
+        self.restarts = self.done = self.fresh = 0
         self.last = self.iteration.weights()
         self.best = (math.inf, self.last)
 
@@ -179,6 +198,7 @@ class _Run:
         self.seconds = self.history["seconds"][-1]
         self.best = (saved.score, tuple(w.to(self.last[0]) for w in saved.best))
         self.done, self.restarts = saved.done, saved.restarts
+        self.fresh = len(self.history["loss"])
         for _ in range(saved.restarts):  # as cautious as it was
             self.iteration.restart(self.last)
 
@@ -195,6 +215,9 @@ class _Run:
                 continue
             self.done += 1
             outcome = self._verdict(self.done, callback)
+            # All processes have the same history. A method that cannot be more cautious goes on as it is.
+            if outcome is None and self.restarts < RESTARTS and collapsed(self.history["loss"], self.fresh):
+                self._take_back("the risk has risen and stayed high", self.done)
             self._save(at_the_end=outcome is not None)
         keep_best = self.history and (self.watched.validates or outcome.diverged)
         self.chain.load(self.best[1] if keep_best else self.last)
@@ -228,6 +251,7 @@ class _Run:
     def _take_back(self, fault: str, number: int) -> Outcome | None:
         self.restarts += 1
         if self.restarts <= RESTARTS and self.iteration.restart(self.best[1]):
+            self.fresh, self.last = len(self.history["loss"]), self.best[1]
             return None
         return Outcome(Status.DIVERGED, f"{fault} in sweep {number}")
 
