@@ -21,7 +21,11 @@ def seeded(seed: int = 3) -> torch.Generator:
 
 def draws(noise: GaussianNoise, size: int, times: int) -> Tensor:
     like = torch.empty(size)
-    return torch.stack([noise.like([like])[0].clone() for _ in range(times)])
+    drawn = []
+    for _ in range(times):
+        drawn.append(noise.like([like])[0].clone())
+        noise.draw_ahead()
+    return torch.stack(drawn)
 
 
 def test_the_fast_numbers_are_standard_normal() -> None:
@@ -94,7 +98,10 @@ def test_memory_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, size, copies in ((1, 10, 1), (2, AHEAD_FROM, 2)):
         monkeypatch.setattr(gaussian_noise, "_cores", lambda cores=cores: cores)
         noise, like = GaussianNoise(seeded()), torch.empty(size)
-        places = {noise.like([like])[0].data_ptr() for _ in range(6)}
+        places = set()
+        for _ in range(6):
+            places.add(noise.like([like])[0].data_ptr())
+            noise.draw_ahead()
         assert len(places) == copies
 
 
@@ -103,6 +110,8 @@ def test_numbers_hold_until_the_next_call(monkeypatch: pytest.MonkeyPatch) -> No
     noise = GaussianNoise(seeded())
     (drawn,) = noise.like([torch.empty(AHEAD_FROM)])
     kept = drawn.clone()
+    noise.draw_ahead()
+    noise.draw_ahead()  # asked twice, begun once
     assert noise._thread is not None
     assert noise._thread.busy
     noise._thread.wait()  # the next numbers are there

@@ -65,7 +65,7 @@ class GaussianNoise:
 
     generator: draws for every device and type but float32 on the CPU; those are drawn by `BoxMuller`, seeded by the
     generator's next draw at the first use. The numbers do not depend on whether they were drawn ahead.
-    Memory: as much as the tensors; twice that where the next numbers are drawn ahead.
+    Memory: as much as the tensors; twice that where a second core can draw ahead.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -105,13 +105,20 @@ class GaussianNoise:
             self._thread.wait()
         else:
             fast.fill(draw.arrays[draw.turn])
-        pieces = draw.pieces[draw.turn]
-        if len(draw.buffers) == 2:
-            draw.turn = 1 - draw.turn
-            if self._thread is None:
-                self._thread = _Thread()
-            self._thread.begin(fast, draw.arrays[draw.turn])
-        return pieces
+        return draw.pieces[draw.turn]
+
+    def draw_ahead(self) -> None:
+        """Let a second thread draw what the next call of `like` returns, where that is worth it.
+
+        The numbers returned last are not disturbed. Called when they have been used, so that both threads do not
+        compete for the memory.
+        """
+        for draw in self._draws:
+            if len(draw.buffers) == 2 and self.fast is not None and (self._thread is None or not self._thread.busy):
+                draw.turn = 1 - draw.turn
+                if self._thread is None:
+                    self._thread = _Thread()
+                self._thread.begin(self.fast, draw.arrays[draw.turn])
 
     def _take_back(self) -> None:
         """Return the fast generator to before what was drawn ahead and not used."""

@@ -129,6 +129,7 @@ class SGLD(torch.optim.Optimizer):
             if hot:
                 drawn = list(islice(rest, len(weights)))
                 torch._foreach_add_(weights, drawn, alpha=math.sqrt(2 * group["lr"] / group["beta"]))
+        self._noise.draw_ahead()
         return loss
 
     def _followed(self, prior: Sequence[Tensor | None] | None) -> list[list[Tensor]] | None:
