@@ -1,4 +1,4 @@
-"""Certificates side by side: held-out, PAC-Bayes, one draw, Occam, Gibbs; on MNIST, on digits, and against Dziugaite and Roy.
+"""Certificates side by side: held-out, PAC-Bayes, one draw, Occam, Gibbs; on MNIST, on digits, and Dziugaite and Roy's.
 
     .venv/bin/python benchmarks/bench_certificates.py mnist [--data DIR] [--heldout 10000] [--epochs 4]
     .venv/bin/python benchmarks/bench_certificates.py pac-bayes [--data DIR] [--epochs 4] [--draws 1000]
@@ -153,7 +153,7 @@ def dziugaite_roy(options: argparse.Namespace) -> None:
 
 
 def digits(options: argparse.Namespace) -> None:
-    """All methods of `certify` on 1,347 of scikit-learn's digits, in two halves; Occam and Gibbs on all but a hundred."""
+    """All methods of `certify` on 1,347 of scikit-learn's digits in two halves; Occam and Gibbs on all but 100."""
     every, _ = wd.data.load("digits?test_fraction=0.25", seed=0)
     print(HEADER)
     adam = Backprop(torch.optim.Adam, lr=2e-3, epochs=60)
