@@ -107,7 +107,10 @@ class Path:
         lines = [Line("along the path", t.tolist(), values.tolist())]
         if len(self.places) > 2:
             where = [int((t - place).abs().argmin()) for place in self.places]
-            lines.append(Line("beads", t[where].tolist(), values[where].tolist(), role="reference", marks=True))
+            # A gap after every bead, so that they are points and not joined.
+            x = [place for k in where for place in (float(t[k]), float(t[k]))][:-1]
+            y = [value for k in where for value in (float(values[k]), math.nan)][:-1]
+            lines.append(Line("beads", x, y, role="reference", marks=True))
         lines.append(Line("no barrier", [0.0, 1.0], [float(values[0]), float(values[-1])], role="reference"))
         if self.certified is not None and what == "risk":
             lines.append(Line("certified maximum", [0.0, 1.0], [self.certified] * 2, role="theory"))
