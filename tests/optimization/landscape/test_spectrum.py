@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from whydeep.core import Data, InputError, Problem
 from whydeep.networks import linear, mlp
 from whydeep.optimization.landscape.hessian import Hessian
-from whydeep.optimization.landscape.spectrum import matrix_spectrum, parameters_by_layer, spectrum
+from whydeep.optimization.landscape.matrix_spectrum import matrix_spectrum
+from whydeep.optimization.landscape.spectrum import parameters_by_layer, spectrum
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -294,6 +295,7 @@ def test_wrong_settings_are_refused() -> None:
         spectrum(small_problem()).density([0.0], width=0.0)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its dependencies use what PyTorch has deprecated
 def test_curvlinops_operators_can_be_given_and_agree() -> None:
     curvlinops = pytest.importorskip("curvlinops")
     problem = small_problem(dtype=torch.float64)

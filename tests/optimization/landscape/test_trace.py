@@ -31,7 +31,9 @@ def run(seed: int, *, deflated: bool, tolerance: float, probes: int) -> Trace:
         seen = block_lanczos(lambda v: v @ A, normal(2, 100, seed=1), steps=5)
         basis, captured = seen.basis, float(seen.matrix.trace())
     generator = torch.Generator().manual_seed(seed)
-    return deflated_trace(lambda v: v @ A, basis, captured, tolerance=tolerance, probes=probes, generator=generator)
+    return deflated_trace(
+        lambda v: v @ A, basis, captured=captured, tolerance=tolerance, probes=probes, generator=generator
+    )
 
 
 @pytest.mark.parametrize("deflated", [False, True])
@@ -68,7 +70,7 @@ def test_few_probes_and_a_multiple_of_the_identity() -> None:
     with pytest.raises(ValueError, match="give at least 2"):
         run(0, deflated=False, tolerance=0.0, probes=1)
     nothing = torch.zeros(0, 7, dtype=torch.float64)
-    seen = deflated_trace(lambda v: 3 * v, nothing, 0.0)  # z . 3 z = 3 p for every probe
+    seen = deflated_trace(lambda v: 3 * v, nothing)  # z . 3 z = 3 p for every probe
     assert (seen.value, seen.error, len(seen.probes)) == (21.0, 0.0, FIRST_LOOK)
     assert len(run(0, deflated=False, tolerance=1e-9, probes=30).probes) == 30
 

@@ -18,8 +18,9 @@ from whydeep.core.randomness import spawn
 
 from ..landscape.hessian import Hessian
 from ..landscape.learned import learned, too_little
+from ..landscape.matrix_spectrum import Spectrum, matrix_spectrum
 from ..landscape.slices import rise
-from ..landscape.spectrum import Spectrum, matrix_spectrum, parameters_by_layer, spectrum
+from ..landscape.spectrum import parameters_by_layer, spectrum
 
 STEP = 0.01
 """The length of the step, as a fraction of the length of the weights."""

@@ -94,10 +94,13 @@ class Hessian:
         self._kept: Pull | None = None
         if self.engine == "retained":
             (batch,) = self._data.batches(batch_size)
-            self._kept = self._build(self._model, self._weights, self._loss, *batch, len(self._data))
+            self._kept = self._batch(*batch)
         elif self.engine == "linearised":
             (batch,) = self._data.batches(batch_size)
-            self._kept = linearised(self._model, self._names, self._weights, self._loss, *batch, len(self._data))
+            x, y = batch
+            self._kept = linearised(
+                self._model, self._names, weights=self._weights, loss=self._loss, x=x, y=y, total=len(self._data)
+            )
 
     def _choose(self, engine: Engine, single: bool, gauss_newton: bool) -> Engine:
         if engine in ("retained", "linearised") and not single:
@@ -122,10 +125,14 @@ class Hessian:
         on_gpu = self._weights[0].device.type == "cuda"
         return "linearised" if on_gpu and not gauss_newton else "retained"
 
+    def _batch(self, x: Tensor, y: Tensor) -> Pull:
+        return self._build(self._model, self._weights, loss=self._loss, x=x, y=y, total=len(self._data))
+
     def _has_second_derivative(self) -> bool:
         few = self._data.take(torch.arange(min(2, len(self._data))))
         (batch,) = few.batches(2)
-        return has_second_derivative(self._model, self._weights, self._loss, *batch)
+        x, y = batch
+        return has_second_derivative(self._model, self._weights, loss=self._loss, x=x, y=y)
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Return H v (p,) for v (p,), or the rows H v (b, p) for a block (b, p)."""
@@ -143,7 +150,7 @@ class Hessian:
         else:
             images = torch.zeros_like(rows)
             for x, y in self._data.batches(self._batch_size):
-                pull = self._build(self._model, self._weights, self._loss, x, y, len(self._data))
+                pull = self._batch(x, y)
                 for image, row in zip(images, rows, strict=True):
                     image += self._flat(pull(self._pieces(row)))
         return images.reshape(vector.shape).to(vector)
@@ -185,9 +192,9 @@ class Hessian:
         total = torch.zeros(self.size, dtype=self._weights[0].dtype, device=self._weights[0].device)
         for x, y in self._data.batches(self._batch_size):
             with torch.enable_grad():
-                value = share(self._model, self._loss, x, y, len(self._data))
+                value = share(self._model, self._loss, x=x, y=y, total=len(self._data))
                 parts = torch.autograd.grad(value, self._weights, materialize_grads=True)
-            check_finite(self._model, self._weights, parts, x)
+            check_finite(self._model, self._weights, gradient=parts, x=x)
             total += self._flat(list(parts))
         return total
 

@@ -20,10 +20,10 @@ AT_ONCE = 2**22
 
 def risks(
     problem: Problem,
-    centre: Tensor,
-    directions: Tensor,
     offsets: Tensor,
     *,
+    centre: Tensor,
+    directions: Tensor,
     data: Data | None = None,
     recompute_statistics: bool = False,
     batch_size: int = 1024,

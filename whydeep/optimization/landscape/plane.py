@@ -13,7 +13,7 @@ from whydeep.core.errors import InputError
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
 
-from .spectrum import Spectrum
+from .matrix_spectrum import Spectrum
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -35,7 +35,7 @@ def twice_differentiable() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def share(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, total: int) -> Tensor:
+def share(model: nn.Module, loss: Loss, *, x: Tensor, y: Tensor, total: int) -> Tensor:
     """Return sum over the batch of loss / total, this batch's share of the risk.
 
     Raises `InputError` when it is not a differentiable function of a weight.
@@ -50,13 +50,13 @@ def share(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, total: int) -> Ten
 
 
 def hessian_pull(
-    model: nn.Module, weights: Pieces, loss: Loss, x: Tensor, y: Tensor, total: int, *, keep: bool = True
+    model: nn.Module, weights: Pieces, *, loss: Loss, x: Tensor, y: Tensor, total: int, keep: bool = True
 ) -> Pull:
     """Return v -> H v by differentiating (gradient . v), on a graph that is built once here. Pearlmutter (1994)."""
     with twice_differentiable(), torch.enable_grad():
-        value = share(model, loss, x, y, total)
+        value = share(model, loss, x=x, y=y, total=total)
         gradient = torch.autograd.grad(value, weights, create_graph=True, materialize_grads=True)
-    check_finite(model, weights, gradient, x)
+    check_finite(model, weights, gradient=gradient, x=x)
     # An entry that does not depend on the weights (a loss linear in them) has second derivative zero.
     moving = [index for index, entry in enumerate(gradient) if entry.requires_grad]
 
@@ -76,7 +76,7 @@ def hessian_pull(
     return pull
 
 
-def has_second_derivative(model: nn.Module, weights: Pieces, loss: Loss, x: Tensor, y: Tensor) -> bool:
+def has_second_derivative(model: nn.Module, weights: Pieces, *, loss: Loss, x: Tensor, y: Tensor) -> bool:
     """Return whether PyTorch can differentiate the gradient.
 
     A function that is marked as differentiable once leaves a node in the graph that would raise, were it ever run;
@@ -84,7 +84,7 @@ def has_second_derivative(model: nn.Module, weights: Pieces, loss: Loss, x: Tens
     """
     try:
         with twice_differentiable(), torch.enable_grad():
-            value = share(model, loss, x, y, len(x))
+            value = share(model, loss, x=x, y=y, total=len(x))
             gradient = torch.autograd.grad(value, weights, create_graph=True, materialize_grads=True)
             moving = [entry for entry in gradient if entry.requires_grad]
             if moving:
@@ -108,7 +108,7 @@ def has_second_derivative(model: nn.Module, weights: Pieces, loss: Loss, x: Tens
 
 
 def gauss_newton_pull(
-    model: nn.Module, weights: Pieces, loss: Loss, x: Tensor, y: Tensor, total: int, *, keep: bool = True
+    model: nn.Module, weights: Pieces, *, loss: Loss, x: Tensor, y: Tensor, total: int, keep: bool = True
 ) -> Pull:
     """Return v -> G v, G = 1/n sum_i J_i^T L_i J_i: J the Jacobian of the output, L the loss's Hessian in the output.
 
@@ -125,7 +125,7 @@ def gauss_newton_pull(
         transposed = torch.autograd.grad(output, weights, grad_outputs=probe, create_graph=True, materialize_grads=True)
         free = output.detach().requires_grad_()
         (slope,) = torch.autograd.grad(loss(free, y).sum() / total, free, create_graph=True)
-    check_finite(model, weights, transposed, x)
+    check_finite(model, weights, gradient=transposed, x=x)
     moving = [index for index, entry in enumerate(transposed) if entry.requires_grad]
 
     def pull(direction: Pieces) -> Pieces:
@@ -147,7 +147,7 @@ def gauss_newton_pull(
 
 
 def linearised(
-    model: nn.Module, names: list[str], weights: Pieces, loss: Loss, x: Tensor, y: Tensor, total: int
+    model: nn.Module, names: list[str], *, weights: Pieces, loss: Loss, x: Tensor, y: Tensor, total: int
 ) -> Pull:
     """Return blocks of directions (b, ...) -> blocks of H v: vmap over the gradient's linearisation, traced once here.
 
@@ -169,7 +169,7 @@ def linearised(
     return pull
 
 
-def check_finite(model: nn.Module, weights: Pieces, gradient: Pieces | tuple[Tensor, ...], x: Tensor) -> None:
+def check_finite(model: nn.Module, weights: Pieces, *, gradient: Sequence[Tensor], x: Tensor) -> None:
     """Raise `InputError` with the name of the layer when a gradient holds NaN or inf.
 
     It is the first layer whose output is not finite, or where all are, the last one whose gradient is not: gradients

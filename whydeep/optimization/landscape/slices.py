@@ -70,9 +70,9 @@ def line_slice(
     values = torch.empty(len(places), dtype=torch.float64)
     parts = risks(
         problem,
-        problem.vector(),
-        direction[None],
         places[:, None],
+        centre=problem.vector(),
+        directions=direction[None],
         data=data,
         recompute_statistics=recompute_statistics,
     )

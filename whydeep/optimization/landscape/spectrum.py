@@ -2,124 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from whydeep.core.data import Data
-from whydeep.core.measurement import Measurement
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
-from whydeep.core.training import Callback, Progress
+from whydeep.core.training import Callback
 
 from . import memory as memory_of
-from .block_lanczos import Projection, block_lanczos
 from .hessian import Engine, Hessian
-from .matrix_free import block_product
-from .spectral_density import Density, Quadrature
-from .trace import FIRST_LOOK, Trace, deflated_trace
-
-
-@dataclass(frozen=True, repr=False)
-class Spectrum:
-    """What products with a symmetric matrix A (p, p) told of its eigenvalues.
-
-    eigenvalues: (top,), the largest, descending, with eigenvectors (top, p) of length 1 and residuals (top,): some
-    eigenvalue of A lies within each value +- its residual |A v - value v|. smallest, smallest_residual, softest: the
-    same at the other end. unseen: with 95 % probability over the random start no eigenvalue lies further outside the
-    two ends than this. converged: the residuals asked for were reached.
-    trace_error: the standard error of the trace. products: all that were taken, those with vectors.
-    layers: the spectra of the diagonal blocks by layer, where asked for.
-    """
-
-    eigenvalues: Tensor
-    residuals: Tensor
-    eigenvectors: Tensor
-    smallest: float
-    smallest_residual: float
-    softest: Tensor
-    traced: Trace
-    quadrature: Quadrature
-    unseen: float
-    converged: bool
-    products: int
-    seconds: float
-    layers: Mapping[str, Spectrum] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return (
-            f"Spectrum({self.size:,} parameters, largest {self.largest:.4g} +- {float(self.residuals[0]):.1g}, "
-            f"smallest {self.smallest:.4g} +- {self.smallest_residual:.1g}, trace {self.trace:.4g} with standard error "
-            f"{self.trace_error:.2g}, {self.products} products{'' if self.converged else ', not converged'})"
-        )
-
-    @property
-    def size(self) -> int:
-        """The number p of parameters."""
-        return self.quadrature.size
-
-    @property
-    def largest(self) -> float:
-        """The largest eigenvalue."""
-        return float(self.eigenvalues[0])
-
-    @property
-    def sharpest(self) -> Tensor:
-        """The direction (p,) of the largest eigenvalue."""
-        return self.eigenvectors[0]
-
-    @property
-    def trace(self) -> float:
-        """The estimate of the trace."""
-        return self.traced.value
-
-    @property
-    def trace_error(self) -> float:
-        """Its standard error."""
-        return self.traced.error
-
-    @property
-    def negative(self) -> Measurement:
-        """The number of negative eigenvalues, with an interval: see `Quadrature.below`.
-
-        An eigenvalue within rounding of zero counts on neither side; where many lie near zero the interval is wide.
-        """
-        scale = max(abs(self.largest), abs(self.smallest))
-        noise = float(torch.finfo(self.eigenvectors.dtype).eps) * math.sqrt(self.size) * scale
-        return self.quadrature.below(-noise, name="negative eigenvalues")
-
-    def density(self, grid: Tensor | Sequence[float], *, width: float | None = None) -> Density:
-        """Return the smoothed spectral density on `grid` with a band: see `Quadrature.density`."""
-        return self.quadrature.density(grid, width=width)
-
-    def grid(self, points: int = 400) -> Tensor:
-        """Return equally spaced eigenvalues (points,) that cover the spectrum and 6 % of its range beyond the ends."""
-        low, high = self.smallest, self.largest
-        beyond = 0.06 * (high - low) if high > low else max(1.0, abs(high))
-        return torch.linspace(low - beyond, high + beyond, points, dtype=torch.float64)
-
-    @property
-    def measurements(self) -> tuple[Measurement, ...]:
-        """The ends with the interval +- residual, and the trace with Student's 95 % interval."""
-        ends = (
-            ("largest curvature", self.largest, float(self.residuals[0])),
-            ("smallest curvature", self.smallest, self.smallest_residual),
-        )
-        counts: dict[str, Any] = {"evaluations": self.products, "seconds": self.seconds}
-        return (
-            *(
-                Measurement(
-                    name, value, value - residual, value + residual, method="block Lanczos, +- residual", **counts
-                )
-                for name, value, residual in ends
-            ),
-            self.traced.measurement,
-        )
+from .matrix_spectrum import Spectrum, check_memory, matrix_spectrum
 
 
 def spectrum(
@@ -172,7 +69,7 @@ def spectrum(
     settings: dict[str, Any] = {"tolerance": tolerance, "trace_tolerance": trace_tolerance, "probes": probes}
     settings |= {"density": density, "steps": steps, "generator": or_default(generator)}
     budget = memory_of.available(like.device) if memory is None else memory
-    _check_memory(like, budget, top=top, density=density, steps=steps)  # before the graph is built
+    check_memory(like, budget, top=top, density=density, steps=steps)  # before the graph is built
     given: dict[str, Any] = {"data": data, "batch_size": batch_size, "engine": engine, "batch_norm": batch_norm}
 
     def made(only: Sequence[str] | None = None) -> Any:
@@ -195,90 +92,6 @@ def spectrum(
     return replace(whole, layers=layers)
 
 
-def matrix_spectrum(
-    operator: Callable[[Tensor], Tensor] | Any,
-    like: Tensor,
-    *,
-    top: int = 10,
-    density: bool = True,
-    tolerance: float = 1e-4,
-    trace_tolerance: float = 0.02,
-    steps: int | None = None,
-    probes: int = 200,
-    memory: int | None = None,
-    generator: torch.Generator | None = None,
-    callback: Callback | None = None,
-) -> Spectrum:
-    """Measure the spectrum of any symmetric matrix; like: a vector (p,), for length, type and device. See `spectrum`.
-
-    >>> diagonal = torch.arange(1.0, 6.0, dtype=torch.float64)
-    >>> seen = matrix_spectrum(lambda v: diagonal * v, diagonal, top=2)
-    >>> [round(float(value), 6) for value in seen.eigenvalues], round(seen.trace, 6)
-    ([5.0, 4.0], 15.0)
-    """
-    if top < 1 or not tolerance >= 0 or not trace_tolerance >= 0:
-        got = f"top={top}, tolerance={tolerance}, trace_tolerance={trace_tolerance}"
-        raise ValueError(f"{got}; give top >= 1 and tolerances >= 0")
-    began = time.perf_counter()
-    generator = or_default(generator)
-    size, top = len(like), min(top, len(like))
-    block, steps = _sizes(density, steps)
-    if steps < 1 or min(size, block * steps) < top:
-        raise ValueError(f"{steps} steps of {block} vectors cannot hold top={top} eigenvalues; give more steps")
-    _check_memory(like, memory, top=top, density=density, steps=steps)
-    multiply = operator if isinstance(operator, Hessian) else block_product(operator, size)
-    taken = 0
-    most = min(size, block * steps) + probes
-
-    def product(rows: Tensor) -> Tensor:
-        nonlocal taken
-        taken += len(rows)
-        return multiply(rows)
-
-    def reached(seen: Projection) -> bool:
-        if len(seen.matrix) < min(size, top + 1):
-            return False
-        values, _, residuals = seen.ritz()
-        wanted = torch.cat([residuals[-top:], residuals[:1]])
-        return bool(wanted.max() <= tolerance * values.abs().max() + seen.rounding)
-
-    def stop(seen: Projection) -> bool:
-        if callback is not None and callback(Progress(taken, most)) is True:
-            return True
-        # Where few directions are left, visiting them makes everything exact and costs no more than the trace's probes.
-        return size - taken > 2 * FIRST_LOOK and reached(seen)
-
-    start = torch.randn(min(block, size), size, generator=generator, dtype=like.dtype).to(like.device)
-    seen = block_lanczos(product, start, steps=steps, stop=stop)
-    captured = float(seen.matrix.trace())
-    if seen.whole:
-        traced = Trace(captured, torch.zeros(0, dtype=torch.float64))
-    else:
-        traced = deflated_trace(
-            product, seen.basis, captured, tolerance=trace_tolerance, probes=probes, block=block, generator=generator
-        )
-        if callback is not None:
-            callback(Progress(taken, taken))
-    values, coordinates, residuals = seen.ritz()
-    chosen = torch.cat([coordinates[:, -top:].flip(1), coordinates[:, :1]], 1)
-    vectors = chosen.T.to(seen.basis) @ seen.basis
-    vectors = vectors / vectors.norm(dim=1, keepdim=True)
-    return Spectrum(
-        eigenvalues=values[-top:].flip(0),
-        residuals=residuals[-top:].flip(0),
-        eigenvectors=vectors[:-1],
-        smallest=float(values[0]),
-        smallest_residual=float(residuals[0]),
-        softest=vectors[-1],
-        traced=traced,
-        quadrature=Quadrature.of(seen),
-        unseen=0.0 if seen.whole else _unseen(size, seen.steps, seen.first, float(values[-1] - values[0])),
-        converged=reached(seen),
-        products=taken,
-        seconds=time.perf_counter() - began,
-    )
-
-
 def parameters_by_layer(problem: Problem) -> dict[str, list[str]]:
     """Return the names of the trainable parameters of every layer: those that one module holds itself."""
     layers: dict[str, list[str]] = {}
@@ -286,31 +99,3 @@ def parameters_by_layer(problem: Problem) -> dict[str, list[str]]:
         if value.requires_grad:
             layers.setdefault(name.rpartition(".")[0] or name, []).append(name)
     return layers
-
-
-def _sizes(density: bool, steps: int | None) -> tuple[int, int]:
-    """Return the vectors of a block and the most blocks: 160 vectors in all, .64 GB for a million float32 parameters.
-
-    On trained networks of 2,000 to 80,000 parameters 110 to 130 vectors in blocks of 4 brought ten eigenvalues to
-    1e-4, 60 to 90 in blocks of 2; the density's error was halved by going from 2 to 4, and hardly lowered by 8.
-    """
-    block = 4 if density else 2
-    return block, 160 // block if steps is None else steps
-
-
-def _check_memory(like: Tensor, limit: int | None, *, top: int, density: bool, steps: int | None) -> None:
-    block, steps = _sizes(density, steps)
-    memory_of.check(len(like), block=block, steps=steps, kept=top + 1, width=like.element_size(), limit=limit)
-
-
-def _unseen(size: int, steps: int, columns: int, spread: float) -> float:
-    """Return how far outside the Ritz values an eigenvalue may lie, with 95 % confidence.
-
-    By Kuczynski and Wozniakowski (1992, theorem 4.2; recalled, not checked against the paper) k steps from a random
-    direction fall short of the largest eigenvalue by more than eps * spread with probability at most
-    1.648 sqrt(p) exp(-sqrt(eps) (2k - 1)). The columns of the start are independent, and all must fail.
-    """
-    # 2.5 % for each end; the true spread is at most the one seen divided by 1 - 2 eps.
-    chance = 0.025 ** (1 / columns)
-    eps = (math.log(1.648 * math.sqrt(size) / chance) / (2 * steps - 1)) ** 2
-    return eps * spread / (1 - 2 * eps) if eps < 0.5 else math.inf

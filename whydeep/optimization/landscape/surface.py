@@ -135,9 +135,9 @@ def surface(
     missing = torch.isnan(values).nonzero()[:, 0]
     for rows, part in risks(
         problem,
-        plane.centre,
-        plane.directions,
         offsets[missing],
+        centre=plane.centre,
+        directions=plane.directions,
         data=data,
         recompute_statistics=recompute_statistics,
     ):

@@ -48,8 +48,8 @@ class Trace:
 def deflated_trace(
     product: BlockProduct,
     basis: Tensor,
-    captured: float,
     *,
+    captured: float = 0.0,
     tolerance: float = 0.02,
     probes: int = 200,
     block: int = 4,
@@ -66,7 +66,7 @@ def deflated_trace(
     Raises `ValueError` for fewer than 2 probes. Cost: one product a probe.
 
     >>> nothing = torch.zeros(0, 5, dtype=torch.float64)
-    >>> deflated_trace(lambda v: 2 * v, nothing, 0.0).value
+    >>> deflated_trace(lambda v: 2 * v, nothing).value
     10.0
     """
     if probes < 2:
