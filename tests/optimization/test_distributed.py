@@ -313,8 +313,13 @@ def test_alone_nothing_is_asked(monkeypatch):
 def test_the_model_of_the_time_has_its_three_terms():
     shapes = Shapes.of_widths(784, 300, 300, 300, 10)
     fast = Machine(products=math.inf, solves=math.inf, link=1e9, latency=0.0)
-    # Only the bytes are left: 2 (R - 1)/R of them over the link.
-    assert seconds_of_a_sweep(shapes, 60_000, 4, fast) == pytest.approx(1.5 * bytes_of_a_sweep(shapes) / 1e9)
+    # Only the bytes are left: those summed 2 (R - 1)/R times, those handed out once. Weights are a b numbers a layer.
+    weights = 785 * 300 + 2 * 301 * 300 + 301 * 10
+    handed_out = 4 * (weights + 2 * 300 * 300 + 300 * 10)
+    expected = 1.5 * (bytes_of_a_sweep(shapes) - handed_out) + handed_out
+    assert seconds_of_a_sweep(shapes, 60_000, 4, fast) == pytest.approx(expected / 1e9, rel=1e-12)
+    late = Machine(products=math.inf, solves=math.inf, link=math.inf, latency=1e-3)
+    assert seconds_of_a_sweep(shapes, 60_000, 1000, late) == pytest.approx(13 * 10e-3)  # 2^10 > 1000, four layers
     assert seconds_of_a_sweep(shapes, 60_000, 1, fast) == 0
     solving = Machine(products=math.inf, solves=1e9, link=math.inf, latency=0.0)
     # The largest solve is that of the first layer: 785^3/3 + 2 785^2 300; no number of processes goes below it.

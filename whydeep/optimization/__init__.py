@@ -5,6 +5,9 @@ from .backprop import Backprop as Backprop
 from .bcd import BCD as BCD
 from .clipped_gradients import batch_heat as batch_heat
 from .clipped_gradients import clipped_gradients as clipped_gradients
+from .checkpoint import Checkpoint as Checkpoint
+from .distributed import Processes as Processes
+from .distributed import joined as joined
 from .dladmm import DLADMM as DLADMM
 from .entropy_sgd import EntropySGD as EntropySGD
 from .gradient_flow import dense_layers as dense_layers

@@ -49,11 +49,18 @@ def bytes_of_a_sweep(shapes: Shapes, *, first: bool = False, bias: bool = True) 
     >>> bytes_of_a_sweep(Shapes.of_widths(784, 300, 300, 300, 10)) / 1e6
     10.205176
     """
+    return _summed(shapes, first=first) + _handed_out(shapes, bias=bias)
+
+
+def _summed(shapes: Shapes, *, first: bool = False) -> int:
     products = sum(outputs * inputs for outputs, inputs in shapes.layers)
     triangles = sum(inputs * (inputs + 1) // 2 for _, inputs in shapes.layers[0 if first else 1 :])
-    responses = sum(outputs * (inputs - bias) for outputs, inputs in shapes.layers[1:])
-    doubles = 2 * products + triangles + 2 * len(shapes.layers) + 3 + 6 + 2
-    return 8 * doubles + shapes.itemsize * (products + responses)
+    return 8 * (2 * products + triangles + 2 * len(shapes.layers) + 3 + 6 + 2)
+
+
+def _handed_out(shapes: Shapes, *, bias: bool = True) -> int:
+    products = sum(outputs * inputs for outputs, inputs in shapes.layers)
+    return shapes.itemsize * (products + sum(outputs * (inputs - bias) for outputs, inputs in shapes.layers[1:]))
 
 
 def operations_of_a_sample(shapes: Shapes) -> float:
@@ -97,8 +104,8 @@ def seconds_of_a_sweep(shapes: Shapes, samples: int, processes: int, machine: Ma
     """Return T(R) = F/(R P) + S(R) + bytes/BW, the model of a sweep's time on R processes.
 
     F/P: `operations_of_a_sample` for all samples at the rate of products. S(R): `operations_of_the_solves` at theirs.
-    bytes/BW: 2 (R - 1)/R `bytes_of_a_sweep` over the link, with ten messages whose latency grows like log2 R; zero for
-    one process.
+    bytes/BW: over the link, 2 (R - 1)/R times what is summed and once what is handed out, in 2 N + 5 messages whose
+    latency grows like log2 R; nothing for one process.
 
     >>> shapes, machine = Shapes.of_widths(784, 300, 300, 300, 10), Machine(products=5e10, solves=2e10, link=1e9)
     >>> one, eight = (seconds_of_a_sweep(shapes, 60_000, count, machine) for count in (1, 8))
@@ -110,5 +117,6 @@ def seconds_of_a_sweep(shapes: Shapes, samples: int, processes: int, machine: Ma
     if processes == 1:
         return work + solves
     rounds = (processes - 1).bit_length()
-    sent = 2 * (processes - 1) / processes * bytes_of_a_sweep(shapes)
-    return work + solves + sent / machine.link + 10 * rounds * machine.latency
+    sent = 2 * (processes - 1) / processes * _summed(shapes) + _handed_out(shapes)
+    messages = 2 * len(shapes.layers) + 5
+    return work + solves + sent / machine.link + messages * rounds * machine.latency
