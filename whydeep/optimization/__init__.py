@@ -3,9 +3,9 @@
 from .admm import ADMM as ADMM
 from .backprop import Backprop as Backprop
 from .bcd import BCD as BCD
+from .checkpoint import Checkpoint as Checkpoint
 from .clipped_gradients import batch_heat as batch_heat
 from .clipped_gradients import clipped_gradients as clipped_gradients
-from .checkpoint import Checkpoint as Checkpoint
 from .distributed import Processes as Processes
 from .distributed import joined as joined
 from .dladmm import DLADMM as DLADMM
