@@ -48,8 +48,8 @@ def _predict(case: Case, _generator: torch.Generator) -> Prediction:
     x, y = case.data()
     value = least_risk(x, y, min(case.widths))
     # A thousandth of the value: quasi-Newton descent of so many steps ends within 1e-6 of it; the next critical value
-    # lies several per cent higher.
-    return Prediction("equals", value, tolerance=1e-3 * value)
+    # lies several per cent higher. Where everything is fitted descent leaves about 1e-11.
+    return Prediction("equals", value, tolerance=1e-3 * value + 1e-8)
 
 
 def _measure(case: Case, generator: torch.Generator) -> Measurement:
