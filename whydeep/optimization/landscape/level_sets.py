@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -59,8 +60,10 @@ class SublevelSets:
 
     def curve(self) -> Curve:
         """Return N_u against u as a plot; it steps up at every minimum and down where two basins meet."""
-        levels = sorted({self.lowest, self.highest, *(b.birth for b in self.basins), *(b.death for b in self.basins)})
-        levels = [level for level in levels if level <= self.highest]
+        steps = sorted({level for b in self.basins for level in (b.birth, b.death) if level < math.inf})
+        # Above the last step nothing happens: a fifth of what was seen shows it.
+        end = min(self.highest, steps[-1] + 0.2 * (steps[-1] - steps[0])) if len(steps) > 1 else self.highest
+        levels = sorted({*steps, end})
         x = [value for level in levels for value in (level, level)][1:]
         counts = [self.components(level) for level in levels]
         y = [float(count) for count in counts for _ in range(2)][:-1]
@@ -69,7 +72,7 @@ class SublevelSets:
             "Components of the sublevel sets",
             "level u",
             "number of components",
-            (Line("sampled", x, y), Line("simple", [self.lowest, self.highest], [1.0, 1.0], role="reference")),
+            (Line("sampled", x, y), Line("simple", [self.lowest, levels[-1]], [1.0, 1.0], role="reference")),
             alt=f"The number of connected components of the sublevel sets is at most {most}; the lowest level is "
             f"{plain(self.lowest, 3)}.",
         )
@@ -124,7 +127,7 @@ def sublevel_sets(values: Tensor) -> SublevelSets:
             parent[younger] = older
     lowest = order[0]
     root = _root(parent, lowest)
-    basins.append(Basin(heights[root], float("inf"), place(root)))
+    basins.append(Basin(heights[root], math.inf, place(root)))
     basins.sort(key=lambda basin: -basin.depth)
     return SublevelSets(tuple(basins), heights[lowest], heights[order[-1]])
 

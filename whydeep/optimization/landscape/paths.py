@@ -48,6 +48,7 @@ def path(
     Raises `ValueError` on an unknown method, `InputError` when the networks differ in shape (the first difference is
     named), hold NaN, or the method does not fit them. Cost: that of the method, and a pass over the data a position.
 
+    >>> import torch
     >>> from whydeep.networks import linear
     >>> data = Data(torch.tensor([[1.0]]), torch.tensor([[1.0]]))
     >>> problem = Problem(linear(1, 1), data, loss="squared")
