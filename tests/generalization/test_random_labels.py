@@ -9,7 +9,7 @@ from torch import nn
 
 from whydeep.core import Data, InputError, Problem, global_seed
 from whydeep.core.training import Callback, Outcome, Status, Training
-from whydeep.generalization.random_labels import compare_labels
+from whydeep.generalization.random_labels import CORRUPTIONS, compare_labels, fit_corrupted, half_random_labels
 from whydeep.networks import mlp
 from whydeep.optimization.backprop import Backprop
 
@@ -90,3 +90,34 @@ def test_solvers_that_record_no_error_are_measured_at_the_end() -> None:
 def test_regression_is_refused() -> None:
     with pytest.raises(InputError, match="no classes"):
         compare_labels(Data(torch.zeros(3, 3), torch.zeros(3, 1)), SOLVER, fresh=fresh)
+
+
+def test_each_corruption_is_fitted_from_the_same_start() -> None:
+    seen: list[Problem] = []
+
+    @dataclass(frozen=True)
+    class Spy:
+        def train(self, problem: Problem, **rest: object) -> Training:
+            seen.append(problem)
+            return Silent().train(problem)
+
+    data = blobs(30)
+    fits = fit_corrupted(data, Spy(), fresh=fresh)  # type: ignore[arg-type]
+    assert list(fits) == list(CORRUPTIONS)
+    starts = [problem.vector() for problem in seen]
+    assert all(torch.equal(one, starts[0]) for one in starts)
+    by_name = dict(zip(fits, seen, strict=True))
+    for name, problem in by_name.items():
+        assert torch.equal(problem.train.targets, data.targets) == ("random" not in name or "pixels" in name)
+        assert torch.equal(problem.train.x, data.x) == ("pixels" not in name)
+
+
+def test_half_random_labels_leave_as_many_right_as_drawing_half_anew_would() -> None:
+    data = blobs(300)
+    right = (half_random_labels(data).targets == data.targets).double().mean()
+    assert float(right) == pytest.approx(1 / 2 + 1 / 2 / 3)
+
+
+def test_an_unknown_corruption_is_named() -> None:
+    with pytest.raises(ValueError, match="unknown corruption turned"):
+        fit_corrupted(blobs(9), SOLVER, fresh=fresh, corruptions=("turned",))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from whydeep.core.data import Data
@@ -28,9 +29,10 @@ class LearningCurve:
     test_samples: int
 
     @property
-    def gaps(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    def gaps(self) -> NDArray[np.float64]:
         """Test minus training error, (seeds, sizes)."""
-        return np.asarray(self.test_error) - np.asarray(self.train_error)
+        gaps: NDArray[np.float64] = np.asarray(self.test_error) - np.asarray(self.train_error)
+        return gaps
 
     @property
     def exponent(self) -> float | None:

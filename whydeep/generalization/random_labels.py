@@ -6,8 +6,8 @@ if it can, then no bound that holds for all functions this network can fit expla
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from whydeep.core.loss import Loss
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default, spawn
 from whydeep.core.training import Outcome, Solver
-from whydeep.data.corruption import random_labels
+from whydeep.data.corruption import gaussian_pixels, label_noise, random_labels, random_pixels, shuffled_pixels
 
 FITTED = 0.01
 """Training error at which labels count as fitted: one in a hundred, so that a few doubtful samples do not decide."""
@@ -55,6 +55,60 @@ class Comparison:
         return self.random.passes / max(1, self.true.passes)
 
 
+def half_random_labels(data: Data, *, generator: torch.Generator | None = None) -> Data:
+    """Return the data with as many wrong labels as if half of them were drawn anew: the fraction (K - 1) / (2 K).
+
+    Raises `InputError` without two classes.
+    """
+    classes = data.classes or 1
+    return replace(
+        label_noise(data, (classes - 1) / (2 * classes), generator=generator), name=f"{data.name}, half random"
+    )
+
+
+CORRUPTIONS: dict[str, Callable[..., Data]] = {
+    "true labels": lambda data, generator: data,
+    "half of the labels random": half_random_labels,
+    "random labels": random_labels,
+    "shuffled pixels": shuffled_pixels,
+    "random pixels": random_pixels,
+    "gaussian pixels": gaussian_pixels,
+}
+"""The training data of Zhang et al. 2017, Figure 1: functions (data, generator) of the data with true labels."""
+
+
+def fit_corrupted(
+    train: Data,
+    solver: Solver,
+    *,
+    fresh: Callable[[torch.Generator], nn.Module],
+    corruptions: Sequence[str] = tuple(CORRUPTIONS),
+    loss: Loss | str = "cross_entropy",
+    generator: torch.Generator | None = None,
+) -> dict[str, Fit]:
+    """Train copies of one fresh network on `train` corrupted in each of the named ways.
+
+    Start, solver and the order of samples are the same for all: only the data differ. fresh: draws a network from a
+    generator. Raises `InputError` without classes, `ValueError` on a name not in `CORRUPTIONS`.
+    Cost: a training each.
+    """
+    if train.classes is None:
+        raise InputError(f"{train.name} has no classes, so labels cannot be random", "give data with classes")
+    unknown = [name for name in corruptions if name not in CORRUPTIONS]
+    if unknown:
+        raise ValueError(f"unknown corruption {', '.join(unknown)}; give any of {', '.join(CORRUPTIONS)}")
+    generator = or_default(generator)
+    model = fresh(spawn(generator))
+    changes, steps = spawn(generator), spawn(generator)
+    state = steps.get_state()
+    fits = {}
+    for name in corruptions:
+        data = CORRUPTIONS[name](train, generator=spawn(changes))
+        steps.set_state(state)
+        fits[name] = _fit(Problem(model, data, loss=loss), solver, steps)
+    return fits
+
+
 def compare_labels(
     train: Data,
     solver: Solver,
@@ -69,18 +123,10 @@ def compare_labels(
     Random labels are those of `whydeep.data.corruption.random_labels`. Raises `InputError` without classes.
     Cost: two trainings.
     """
-    if train.classes is None:
-        raise InputError(f"{train.name} has no classes, so labels cannot be random", "give data with classes")
-    generator = or_default(generator)
-    model = fresh(spawn(generator))
-    relabelled = random_labels(train, generator=spawn(generator))
-    steps = spawn(generator)
-    state = steps.get_state()
-    fits = []
-    for data in (train, relabelled):
-        steps.set_state(state)  # the same order of samples, too: only the labels differ
-        fits.append(_fit(Problem(model, data, loss=loss), solver, steps))
-    return Comparison(*fits)
+    fits = fit_corrupted(
+        train, solver, fresh=fresh, corruptions=("true labels", "random labels"), loss=loss, generator=generator
+    )
+    return Comparison(fits["true labels"], fits["random labels"])
 
 
 def _fit(problem: Problem, solver: Solver, generator: torch.Generator) -> Fit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -52,7 +54,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         measurements.append(exact("rank reaches the samples", found.threshold, unit="features"))
     exhibits = [found.curve()]
     if budget["passes"]:
-        classes, inputs = train.classes or 2, train.x[:1].numel()  # type: ignore[union-attr]  # in memory
+        classes, inputs = train.classes or 2, math.prod(train.input_shape)
         # Around n samples of K classes, where the parameters per output are about as many as the samples.
         hidden = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 

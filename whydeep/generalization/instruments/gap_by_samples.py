@@ -110,7 +110,7 @@ instrument = Instrument(
     caveat="The exponent is fitted to a few sizes and seeds, and is reported as measured: no theorem predicts it here.",
     rank=6,
     budgets={
-        "quick": {"samples": 2_000, "halvings": 3, "steps": 150, "seeds": 2},
+        "quick": {"samples": 2_000, "halvings": 3, "steps": 300, "seeds": 2},
         "full": {"samples": 60_000, "halvings": 7, "steps": 3_000, "seeds": 5},
     },
     applies=applies,

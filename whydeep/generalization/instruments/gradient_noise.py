@@ -98,7 +98,7 @@ instrument = Instrument(
     "else many directions. Neither is good or bad.",
     caveat="Measured in evaluation mode at one point of the training, on a sample that limits the rank it can show.",
     rank=9,
-    budgets={"quick": {"samples": 128}, "full": {"samples": 2_000}},
+    budgets={"quick": {"samples": 256}, "full": {"samples": 2_000}},
     applies=applies,
     run=run,
     answer=answer,

@@ -62,8 +62,8 @@ def _curve(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> Curve:
         x_label="margin, in medians of the training samples",
         y_label="samples below (%)",
         lines=(
-            Line("test", grid, below(outside)),
-            Line("training", grid, below(inside)),
+            Line("test", grid.tolist(), below(outside)),
+            Line("training", grid.tolist(), below(inside)),
             Line("mistakes to the left", [0.0, 0.0], [0.0, 100.0], role="reference"),
         ),
         alt=f"{percent(float((inside <= 0).mean()))} of the training samples and "

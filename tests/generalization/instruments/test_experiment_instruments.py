@@ -1,0 +1,193 @@
+"""The instruments that retrain, or look at margins, features and gradients."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from problems import blobs
+from torch import Tensor, nn
+
+from whydeep.core import Answer, Data, Observation, Problem, Subject, exact, mean
+from whydeep.core.instrument import Instrument
+from whydeep.core.record import Section, plain
+from whydeep.generalization.instruments import (
+    double_descent,
+    gap_by_samples,
+    gradient_noise,
+    margins,
+    neural_collapse,
+    overtraining,
+)
+from whydeep.networks import mlp
+from whydeep.optimization.backprop import Backprop
+
+ALL = [
+    module.instrument
+    for module in (double_descent, gap_by_samples, gradient_noise, margins, neural_collapse, overtraining)
+]
+RETRAIN = [gap_by_samples.instrument, overtraining.instrument]
+SMALL = {"samples": 80, "passes": 2, "draws": 1, "steps": 6, "seeds": 2, "halvings": 2, "doublings": 2}
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Linear(1, 8), nn.Linear(8, 3)
+        self.attend = nn.MultiheadAttention(8, 2, dropout=0.1, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.embed(x[:, :, None])
+        return self.out(self.attend(z, z, z, need_weights=False)[0].mean(1))
+
+
+def convolutional() -> nn.Module:
+    layers = (nn.Conv1d(1, 4, 3, padding=1), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout())
+    return nn.Sequential(nn.Unflatten(1, (1, 3)), *layers, nn.Flatten(), nn.Linear(12, 3))
+
+
+def subject(make: object = None, **changes: object) -> Subject:
+    make = make or (lambda: mlp((3, 10, 3)))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        start, trained = make(), make()
+    problem = Problem(trained, blobs(90), blobs(60))
+    case = Subject(problem, Backprop(epochs=1), make, start, None, "by construction")
+    return replace(case, **changes)
+
+
+def seen(instrument: Instrument, case: Subject) -> tuple[Observation, Answer]:
+    budget = {name: min(value, SMALL[name]) for name, value in instrument.budgets["full"].items()}
+    found = instrument.run(case, budget, torch.Generator().manual_seed(0))
+    section = Section.of(instrument, found, command="", python="", seconds=0.0)
+    json.dumps([plain(found.measurements), plain(found.exhibits), plain(found.findings)], allow_nan=False)
+    return found, section.answer
+
+
+@pytest.mark.parametrize("instrument", ALL, ids=lambda i: i.name)
+@pytest.mark.parametrize("make", [None, Attention, convolutional], ids=["mlp", "attention", "cnn"])
+def test_any_network_is_examined_and_left_as_it_was(instrument: Instrument, make: object) -> None:
+    case = subject(make)
+    before = [value.clone() for value in case.problem.model.state_dict().values()]
+    modes = [module.training for module in case.problem.model.modules()]
+    state = torch.random.get_rng_state()
+    assert instrument.applies(case) is None
+    found, answer = seen(instrument, case)
+    assert answer.sentence.endswith(".")
+    assert len(answer.sentence.split()) <= 42
+    assert answer.headline in [m.name for m in found.measurements]
+    after = case.problem.model.state_dict().values()
+    assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    assert modes == [module.training for module in case.problem.model.modules()]
+    assert all(value.grad is None for value in case.problem.model.parameters())
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("instrument", [i for i in ALL if i is not gradient_noise.instrument], ids=lambda i: i.name)
+def test_regression_is_not_applicable(instrument: Instrument) -> None:
+    data = Data(torch.randn(100, 3), torch.randn(100, 2))
+    reason = instrument.applies(subject(problem=Problem(mlp((3, 2)), data, data, loss="squared")))
+    assert reason is not None
+    assert "regression" in reason or "two classes" in reason
+
+
+def test_gradients_of_a_regression_have_noise_too() -> None:
+    data = Data(torch.randn(30, 3), torch.randn(30, 2))
+    case = subject(problem=Problem(mlp((3, 2)), data, data, loss="squared"), start=None)
+    assert gradient_noise.instrument.applies(case) is None
+    assert seen(gradient_noise.instrument, case)[0]["directions of gradient noise"].value >= 1
+
+
+def test_what_is_missing_is_named() -> None:
+    for instrument in RETRAIN:
+        assert "factory" in (instrument.applies(subject(factory=None)) or "")
+    case = subject()
+    untested = replace(case, problem=replace(case.problem, test=None))
+    for instrument in (*RETRAIN, double_descent.instrument, margins.instrument):
+        assert "no test samples" in (instrument.applies(untested) or "")
+    ends = subject(lambda: nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
+    assert "no Linear layer" in (neural_collapse.instrument.applies(ends) or "")
+    few = replace(case, problem=replace(case.problem, train=blobs(12)))
+    assert "12 training samples" in (double_descent.instrument.applies(few) or "")
+    assert "12 training samples" in (gap_by_samples.instrument.applies(few) or "")
+    one = replace(case, problem=replace(case.problem, train=blobs(12).take(torch.tensor([0]))))
+    assert "one training sample" in (gradient_noise.instrument.applies(one) or "")
+    assert "one class" in (neural_collapse.instrument.applies(one) or "")
+
+
+def test_a_collapsed_network_is_said_to_be() -> None:
+    """One-hot samples and the identity: features are the class means and the rows."""
+    model = nn.Sequential(nn.Linear(3, 3)).double()
+    model[0].weight.data, model[0].bias.data = torch.eye(3).double(), torch.zeros(3).double()
+    y = torch.arange(30) % 3
+    data = Data(torch.eye(3, dtype=torch.float64)[y], y, classes=3)
+    found, answer = seen(neural_collapse.instrument, subject(problem=Problem(model, data, data), start=None))
+    assert [m.value for m in found.measurements] == pytest.approx([0, 0, 0, 0], abs=1e-9)
+    assert answer.verdict == "collapsed"
+
+
+def overtrained(test_loss: float, error: float) -> Answer:
+    measurements = (
+        exact("least test loss", 0.2),
+        exact("test loss at the end", test_loss),
+        exact("test error at the least test loss", 0.05),
+        exact("test error at the end", error),
+        exact("passes to the least test loss", 4),
+        exact("passes", 64),
+        exact("test samples", 400),
+    )
+    return overtraining.answer(Observation(measurements))
+
+
+def test_overfitting_of_loss_and_error_are_told_apart() -> None:
+    assert overtrained(0.21, 0.05).verdict == "no overfitting seen"
+    assert overtrained(0.4, 0.06).verdict == "loss overfits, error does not"
+    # 0.05 and 0.15 of 400: two standard errors of the difference are 0.042.
+    assert overtrained(0.4, 0.15).verdict == "loss and error overfit"
+    assert "rises from 0.2 to 0.4" in overtrained(0.4, 0.15).sentence
+
+
+def test_the_peak_is_said_with_its_prediction() -> None:
+    base = [
+        exact("test error at the peak", 0.8),
+        exact("test error, widest", 0.3),
+        exact("test error, narrow side", 0.25),
+        exact("test error at the peak, tuned ridge", 0.2),
+        exact("peak", 150),
+    ]
+    answer = double_descent.answer(Observation((*base, exact("rank reaches the samples", 172))))
+    assert answer.verdict == "double descent"
+    assert "at width 150 (predicted by the rank: 172): 80 %, against 30 % for the widest and 20 %" in answer.sentence
+    assert "no peak predicted" in double_descent.answer(Observation(tuple(base))).sentence
+    base[0] = exact("test error at the peak", 0.3)
+    assert double_descent.answer(Observation(tuple(base))).verdict == "no peak"
+
+
+def test_margins_are_in_medians_of_the_training_samples() -> None:
+    found, _ = seen(margins.instrument, subject())
+    assert found["median margin, training"].value != 0
+    assert 0 <= found["below half, test"].value <= 1
+    same = replace(subject().problem, test=blobs(90))
+    found, answer = seen(margins.instrument, subject(problem=same))
+    assert found["below half, test"].value == pytest.approx(found["below half, training"].value, abs=0.05)
+    assert answer.verdict == "margins carry over"
+
+
+def test_the_gap_is_a_mean_over_seeds() -> None:
+    found, answer = seen(gap_by_samples.instrument, subject())
+    gap = found["gap at 80 samples"]
+    assert gap.low <= gap.value <= gap.high
+    assert "From 20 to 80 training samples" in answer.sentence
+    fewer = gap_by_samples.answer(
+        Observation(
+            (
+                exact("fewest", 20),
+                exact("most", 80),
+                mean("gap at 20 samples", [0.2, 0.3]),
+                mean("gap at 80 samples", [0.3, 0.4]),
+            )
+        )
+    )
+    assert fewer.verdict == "gap does not fall"
