@@ -76,6 +76,18 @@ def test_single_precision_keeps_the_residuals_honest() -> None:
         assert float((exact(vector) - value * vector).norm()) <= float(residual) + 2e-6 * seen.largest
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_differences_of_gradients_give_the_same_spectrum_in_single_precision(activation: str) -> None:
+    problem = Problem(mlp((64, 8, 10), activation=activation, init="he", generator=seeded(3)), digits(100)[0])
+    exact, differences = (
+        spectrum(problem, top=3, trace_tolerance=0.1, engine=engine) for engine in ("retained", "difference")
+    )
+    torch.testing.assert_close(differences.eigenvalues, exact.eigenvalues, rtol=1e-4, atol=0)
+    assert differences.smallest == pytest.approx(exact.smallest, rel=1e-3)
+    # The same generator: the same probes, up to the rounding that turns the basis.
+    assert differences.trace == pytest.approx(exact.trace, abs=4 * exact.trace_error)
+
+
 def test_the_gauss_newton_part_is_the_mean_of_squared_jacobians() -> None:
     # With the squared loss L_i is the identity: G = 1/n sum_i J_i^T J_i, here from the Jacobian written out.
     x = normal(6, 3)

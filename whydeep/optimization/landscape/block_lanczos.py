@@ -46,7 +46,9 @@ class Projection:
         return values, vectors, (self.beyond @ vectors).norm(dim=0) + self.rounding
 
 
-def block_lanczos(product: BlockProduct, start: Tensor, *, steps: int, stop: Verdict | None = None) -> Projection:
+def block_lanczos(
+    product: BlockProduct, start: Tensor, *, steps: int, stop: Verdict | None = None, noise: float | None = None
+) -> Projection:
     """Return A on the Krylov space of `start` (b, p): span {Z, A Z, ..., A^(steps-1) Z}, rows of Z the start.
 
     Golub and Underwood (1977). Every new block is made orthogonal to all earlier ones twice, once before and once
@@ -54,6 +56,7 @@ def block_lanczos(product: BlockProduct, start: Tensor, *, steps: int, stop: Ver
     an end (an eigenvector found, a matrix of low rank) are dropped; when none is left before `steps` or before `stop`
     agrees, fresh random-looking directions orthogonal to all continue, uncoupled to the rest.
 
+    noise: what a product may err by, as a part of the largest |A q|; by default the rounding of the vectors' type.
     A block of b finds eigenvalues of multiplicity up to b. Cost: one product with b vectors a step, and
     8 steps^2 b^2 p operations of orthogonalisation in all. Memory: steps * b + 3 b vectors (p,).
 
@@ -68,11 +71,11 @@ def block_lanczos(product: BlockProduct, start: Tensor, *, steps: int, stop: Ver
     width, size = start.shape
     if steps < 1 or not bool((start.norm(dim=1) > 0).all()):
         raise ValueError(f"steps={steps} and a start of length {float(start.norm())}; give steps >= 1, no zero rows")
-    epsilon = torch.finfo(start.dtype).eps
+    epsilon = torch.finfo(start.dtype).eps if noise is None else noise
     limit = min(size, steps * width)
     basis = torch.empty(limit, size, dtype=start.dtype, device=start.device)
     matrix = torch.zeros(limit, limit, dtype=torch.float64)
-    block, _ = _orthonormal(start, 4 * epsilon * math.sqrt(size) * float(start.norm()))
+    block, _ = _orthonormal(start, 4 * torch.finfo(start.dtype).eps * math.sqrt(size) * float(start.norm()))
     first = len(block)
     done, step, scale = 0, 0, 0.0
     coupling = torch.zeros(first, 0, dtype=torch.float64)
@@ -96,8 +99,7 @@ def block_lanczos(product: BlockProduct, start: Tensor, *, steps: int, stop: Ver
             matrix[now, before], matrix[before, now] = coupling, coupling.T
         ahead = ahead - seen.T.to(ahead) @ basis[:done]
         # What is left below this is the noise of the products, no direction of A.
-        noise = 4 * epsilon * math.sqrt(size) * scale
-        following, beyond = _orthonormal(ahead, noise)
+        following, beyond = _orthonormal(ahead, 4 * epsilon * math.sqrt(size) * scale)
         following, beyond = _again(following, beyond, basis[:done])
         whole = done == size
         projection = Projection(

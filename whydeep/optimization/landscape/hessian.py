@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Literal
 
@@ -45,8 +46,10 @@ class Hessian:
     "retained", the graph of the gradient kept in memory, one batch only: 1.5 to 1.8;
     "rebuilt", the graph anew for each batch and block: 1.5 to 1.8, and 2 more for each block;
     "linearised", vmap over a traced linearisation, one batch only: 1.4 to 2.4, after 0.4 to 1.3 s of tracing;
-    "difference", (g(w + h v) - g(w - h v)) / 2h of gradients g: 2, for layers without a second derivative in PyTorch,
-    with relative error of about 1e-4 in single and 1e-9 in double precision;
+    "difference", (g(w + h v) - g(w - h v)) / 2h of gradients g: 2, for layers without a second derivative in PyTorch.
+    In double precision, whatever the network's, where its layers allow that: relative error of about 1e-9, and kinks
+    are hardly met by so small a step. Else in single precision: about 1e-4, and the slopes' jumps at the kinks that a
+    larger step crosses are part of what it sees;
     "auto": difference where a second derivative is missing, else retained for one batch and rebuilt for more; on a GPU,
     where blocks pay, linearised for one batch.
 
@@ -91,6 +94,12 @@ class Hessian:
         if batch_norm == "batch":
             _use_batch_statistics(self._model, single)
         self.engine = self._choose(engine, single, gauss_newton)
+        # Central differences err by eps^(2/3) of the gradient's own size.
+        epsilon = torch.finfo(self._weights[0].dtype).eps
+        self.noise = epsilon
+        if self.engine == "difference":
+            self._to_double()
+            self.noise = max(epsilon, torch.finfo(self._weights[0].dtype).eps ** (2 / 3))
         self._kept: Pull | None = None
         if self.engine == "retained":
             (batch,) = self._data.batches(batch_size)
@@ -124,6 +133,17 @@ class Hessian:
             return "rebuilt"
         on_gpu = self._weights[0].device.type == "cuda"
         return "linearised" if on_gpu and not gauss_newton else "retained"
+
+    def _to_double(self) -> None:
+        """Take differences in double precision, unless a layer or the device does not know it."""
+        single = self._model, self._weights
+        try:
+            self._model = copy.deepcopy(self._model).double()
+            own = dict(self._model.named_parameters())
+            self._weights = [own[name] for name in self._names]
+            self._gradient(self._data.take(torch.arange(1)))
+        except (RuntimeError, TypeError, NotImplementedError):
+            self._model, self._weights = single
 
     def _batch(self, x: Tensor, y: Tensor) -> Pull:
         return self._build(self._model, self._weights, loss=self._loss, x=x, y=y, total=len(self._data))
@@ -178,7 +198,7 @@ class Hessian:
         ends = []
         for sign in (1, -1):
             self._move(home, direction, sign * step)
-            ends.append(self._gradient())
+            ends.append(self._gradient(self._data))
         self._move(home, direction, 0.0)
         slope: Tensor = (ends[0] - ends[1]) / (2 * step)
         return slope
@@ -188,11 +208,12 @@ class Hessian:
             for value, start, d in zip(self._weights, home, direction, strict=True):
                 value.copy_(start + step * d)
 
-    def _gradient(self) -> Tensor:
+    def _gradient(self, data: Data) -> Tensor:
         total = torch.zeros(self.size, dtype=self._weights[0].dtype, device=self._weights[0].device)
-        for x, y in self._data.batches(self._batch_size):
+        for x, y in data.batches(self._batch_size):
+            x, y = x.to(total), y.to(total) if y.is_floating_point() else y
             with torch.enable_grad():
-                value = share(self._model, self._loss, x=x, y=y, total=len(self._data))
+                value = share(self._model, self._loss, x=x, y=y, total=len(data))
                 parts = torch.autograd.grad(value, self._weights, materialize_grads=True)
             check_finite(self._model, self._weights, gradient=parts, x=x)
             total += self._flat(list(parts))

@@ -174,7 +174,8 @@ def matrix_spectrum(
         return size - taken > 2 * FIRST_LOOK and reached(seen)
 
     start = torch.randn(min(block, size), size, generator=generator, dtype=like.dtype).to(like.device)
-    seen = block_lanczos(product, start, steps=steps, stop=stop)
+    noise = operator.noise if isinstance(operator, Hessian) else None
+    seen = block_lanczos(product, start, steps=steps, stop=stop, noise=noise)
     captured = float(seen.matrix.trace())
     if seen.whole:
         traced = Trace(captured, torch.zeros(0, dtype=torch.float64))

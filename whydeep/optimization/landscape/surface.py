@@ -175,7 +175,7 @@ def curvature_map(
         point = plane.centre + offset.to(plane.centre) @ plane.directions
         try:
             hessian = Hessian(problem.at(point), data=data)
-            values, _, _ = block_lanczos(hessian, start, steps=steps).ritz()
+            values, _, _ = block_lanczos(hessian, start, steps=steps, noise=hessian.noise).ritz()
         except InputError:
             return float("nan"), float("nan")
         return float(values[-1]), float(values[0])
