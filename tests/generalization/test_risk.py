@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from whydeep.core import Data, proportion
-from whydeep.generalization.risk import decompose, margins, mistakes
+from whydeep.core import Data, InputError, proportion
+from whydeep.generalization.risk import decompose, margins, mistakes, predicted
 
 
 def data(y: list[int], classes: int = 2) -> Data:
@@ -48,3 +48,26 @@ def test_the_network_is_left_alone() -> None:
     decompose(model, data([0, 1]), test=data([1, 0]))
     assert [module.training for module in model.modules()] == [True, True, False, True]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (torch.tensor([0.0, 0.7, 1.0]), "returned 0.7 as a label"),
+        (torch.tensor([0, -1, 1]), "returned -1 as a label"),
+        (torch.rand(3, 2), "2 scores a sample for 3 classes"),
+    ],
+)
+def test_what_is_no_label_is_not_counted(answer: torch.Tensor, message: str) -> None:
+    data = Data(torch.zeros(3, 1), torch.arange(3), classes=3)
+    with pytest.raises(InputError, match=message):
+        predicted(lambda x: answer, data)
+
+
+def test_labels_that_are_words_are_refused_in_a_sentence() -> None:
+    class Words:
+        def predict(self, x: object) -> list[str]:
+            return ["cat", "dog", "cat"]
+
+    with pytest.raises(InputError, match="fit it to the labels 0, 1, 2"):
+        predicted(Words(), Data(torch.zeros(3, 1), torch.arange(3), classes=3))

@@ -53,5 +53,5 @@ def fresh_weights(model: nn.Module, *, generator: torch.Generator) -> Fresh:
     whole = float(start.square().mean().sqrt())
     sizes = [float(value.square().mean().sqrt()) or whole for value in named.values()]
     unit = torch.cat([torch.full_like(v.reshape(-1), s) for v, s in zip(named.values(), sizes, strict=True)])
-    matrix = torch.cat([torch.full(v.reshape(-1).shape, v.ndim >= 2) for v in named.values()])
+    matrix = torch.cat([torch.full_like(v.reshape(-1), v.ndim >= 2, dtype=torch.bool) for v in named.values()])
     return Fresh(fresh, start, unit, matrix)

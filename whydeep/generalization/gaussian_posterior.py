@@ -31,8 +31,7 @@ class Gaussian:
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Return the weights of one network, (p,). Cost: p normal numbers."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
-        return torch.addcmul(self.mean, self.scale, noise)
+        return torch.addcmul(self.mean, self.scale, normals(self.mean, generator))
 
     def scores(self, weights: Tensor, x: Tensor) -> Tensor:
         """Return the outputs (n, ...) of the network with `weights` (p,) on x (n, ...); differentiable in both."""
@@ -45,6 +44,12 @@ class Gaussian:
         made = copy.deepcopy(self.model)
         parameters.load(made, weights)
         return made
+
+
+def normals(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return standard normal numbers of the shape, type and device of `like`, drawn where the generator is."""
+    drawn = torch.empty(like.shape, dtype=like.dtype, device=generator.device)
+    return drawn.normal_(generator=generator).to(like.device)
 
 
 def around(model: nn.Module, scale: float | Tensor) -> Gaussian:

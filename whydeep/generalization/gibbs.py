@@ -25,7 +25,7 @@ from whydeep.core.randomness import or_default, spawn
 
 from .certificate import Certificate, guessing, shares
 from .fresh_weights import fresh_weights
-from .gaussian_posterior import Gaussian
+from .gaussian_posterior import Gaussian, normals
 from .inversion import check_delta, kl_inverse
 from .pac_bayes import CONFIDENCE, confidence_nats
 
@@ -104,11 +104,11 @@ def climb(
     found = torch.zeros(2, len(temperatures), chains, dtype=torch.float64)
     last = torch.zeros(len(temperatures), chains, len(prior.mean), dtype=prior.mean.dtype)
     for chain in range(chains):
-        state, h = _at(prior, data, torch.empty_like(prior.mean).normal_(generator=generator)), 0.3
+        state, h = _at(prior, data, normals(prior.mean, generator)), 0.3
         for rung, t in enumerate(temperatures.tolist()):
             for step in range(steps):
                 if t == 0:
-                    state = _at(prior, data, torch.empty_like(state.u).normal_(generator=generator))
+                    state = _at(prior, data, normals(state.u, generator))
                 else:
                     other = _proposal(prior, data, state, t, h, generator)
                     chance = math.exp(min(0.0, log_acceptance(state, other, t, h)))
@@ -123,7 +123,7 @@ def climb(
 
 
 def _proposal(prior: Gaussian, data: Data, state: _State, t: float, h: float, generator: torch.Generator) -> _State:
-    noise = torch.empty_like(state.u).normal_(generator=generator)
+    noise = normals(state.u, generator)
     return _at(prior, data, ((2 - h) * state.u - 2 * h * t * state.slope + math.sqrt(8 * h) * noise) / (2 + h))
 
 
@@ -156,6 +156,7 @@ def gibbs_certificate(
     *,
     delta: float = 0.05,
     rungs: int = 16,
+    steps: int = 100,
     samples: int = 2000,
     generator: torch.Generator | None = None,
 ) -> Certificate:
@@ -167,7 +168,7 @@ def gibbs_certificate(
     Exact: the inequality, for whatever distribution the chains have reached; the direction of the sum over the ladder.
     Conditional: that their averages are those of the Gibbs distribution, that is, mixing.
     At most `samples` of the training samples are used. Terms: the error; the confidence; the union; the KL.
-    Raises `InputError` when the weights cannot be drawn anew. Cost: 3 chains, 100 (rungs + 1) gradients each.
+    Raises `InputError` when the weights cannot be drawn anew. Cost: 3 chains, steps (rungs + 1) gradients each.
     """
     check_delta(delta)
     generator = or_default(generator)
@@ -176,7 +177,7 @@ def gibbs_certificate(
     fresh = fresh_weights(model, generator=spawn(generator))
     prior = Gaussian(torch.where(fresh.matrix, 0.0, fresh.start), WIDTH * fresh.unit, fresh.model)
     temperatures = n * (torch.arange(rungs + 1, dtype=torch.float64) / rungs) ** 1.5
-    ladder = climb(prior, data, temperatures=temperatures, generator=generator)
+    ladder = climb(prior, data, temperatures=temperatures, steps=steps, generator=generator)
     sure = (ladder.errors.mean(1) + _error(ladder.errors)).clamp(max=1.0)
     constant = confidence_nats(n, delta)
     union = constant + math.log(rungs)

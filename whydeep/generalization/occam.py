@@ -68,7 +68,7 @@ class Subspace:
         """Return the network that `written` wrote: the decoder of the code that is paid for."""
         bits = iter(code)
         size, step = DIMENSIONS[number(bits, 2)], STEPS[number(bits, 3)]
-        integers = torch.tensor(decode(bits, size), dtype=self.start.dtype)
+        integers = torch.tensor(decode(bits, size), dtype=self.start.dtype, device=self.start.device)
         return _of_size(self, size).network(step * integers)
 
 
@@ -82,7 +82,7 @@ class _Trainable(nn.Module):
         # A dataclass is no module, so its network is not registered: its weights are no parameters of this one, and
         # it stays in evaluation mode.
         self.subspace = _of_size(subspace, size)
-        self.coordinates = nn.Parameter(torch.zeros(size, dtype=subspace.start.dtype))
+        self.coordinates = nn.Parameter(torch.zeros(size, dtype=subspace.start.dtype, device=subspace.start.device))
 
     def forward(self, x: Tensor) -> Tensor:
         space = self.subspace
@@ -100,7 +100,8 @@ def subspace(model: nn.Module, *, generator: torch.Generator) -> Subspace:
     size = len(fresh.start)
     which = torch.randint(2**40, (size,), generator=generator)
     sign = 2 * torch.randint(2, (size,), generator=generator).to(fresh.start.dtype) - 1
-    return Subspace(fresh.model, fresh.start, fresh.unit, which, sign)
+    device = fresh.start.device
+    return Subspace(fresh.model, fresh.start, fresh.unit, which.to(device), sign.to(device))
 
 
 def _of_size(space: Subspace, size: int) -> Subspace:

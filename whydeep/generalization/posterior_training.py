@@ -13,7 +13,7 @@ from torch import Tensor
 from whydeep.core.data import Data
 from whydeep.core.randomness import or_default
 
-from .gaussian_posterior import Gaussian
+from .gaussian_posterior import Gaussian, normals
 from .inversion import kl_inverse
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -140,10 +140,9 @@ def train_posterior(
     optimizer = kind([shift, stretch], lr=training.step_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
     targets = data.targets
-    noise = torch.empty_like(prior.mean)
     for step in range(training.steps):
         chosen = torch.randint(len(data), (size,), generator=generator)
-        weights = prior.mean + prior.scale * (shift + stretch.exp() * noise.normal_(generator=generator))
+        weights = prior.mean + prior.scale * (shift + stretch.exp() * normals(prior.mean, generator))
         risk = F.cross_entropy(prior.scores(weights, data.x[chosen]), targets[chosen]) / math.log(2)
         nearness = 0.5 * (torch.expm1(2 * stretch) - 2 * stretch + shift.square()).sum()
         share = min(1.0, (step + 1) / (training.warm_up * training.steps)) if training.warm_up else 1.0

@@ -39,7 +39,8 @@ def predicted(classifier: Classifier, data: Data) -> Tensor:
     sample flattened; a function is given x as it is. Either returns labels (n,) or scores (n, classes), whose largest
     (the first one on a tie) is taken.
 
-    Raises `InputError` when what comes back is not one label or one row of scores a sample, or is not finite.
+    Raises `InputError` when what comes back is not one label 0, 1, 2, ... or one row of scores a sample, when there are
+    fewer scores than classes, or when something is not finite.
 
     >>> data = Data(torch.tensor([[-1.0], [2.0]]), torch.tensor([0, 1]), classes=2)
     >>> predicted(lambda x: (x[:, 0] > 0).long(), data)
@@ -52,7 +53,10 @@ def predicted(classifier: Classifier, data: Data) -> Tensor:
         tensor = data.in_memory().x
         assert isinstance(tensor, Tensor)
         if hasattr(classifier, "predict"):
-            answer = torch.as_tensor(np.asarray(classifier.predict(tensor.detach().cpu().flatten(1).numpy())))
+            labels = np.asarray(classifier.predict(tensor.detach().cpu().flatten(1).numpy()))
+            if labels.dtype.kind not in "biuf":
+                raise InputError(f"{name} returned labels of type {labels.dtype}", "fit it to the labels 0, 1, 2, ...")
+            answer = torch.as_tensor(labels)
         elif callable(classifier):
             with torch.no_grad():
                 answer = torch.as_tensor(classifier(tensor))
@@ -65,6 +69,16 @@ def predicted(classifier: Classifier, data: Data) -> Tensor:
         )
     if not bool(torch.isfinite(answer).all()):
         raise InputError(f"{name} returned NaN or inf", "give a classifier with finite outputs")
+    if answer.ndim == 1 and (bool((answer < 0).any()) or bool((answer != answer.round()).any())):
+        raise InputError(
+            f"{name} returned {float(answer[(answer < 0) | (answer != answer.round())][0]):g} as a label",
+            "let it return the labels 0, 1, 2, ... or one score a class",
+        )
+    if answer.ndim == 2 and data.classes is not None and answer.shape[1] < data.classes:
+        raise InputError(
+            f"{name} returned {answer.shape[1]} scores a sample for {data.classes} classes",
+            f"let it return {data.classes}, one a class",
+        )
     return answer.long() if answer.ndim == 1 else answer.argmax(1)
 
 
