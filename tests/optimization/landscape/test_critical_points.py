@@ -125,6 +125,34 @@ def test_the_dense_hessian_is_that_of_the_products(batch_size: int) -> None:
     torch.testing.assert_close(dense_hessian(problem, batch_size=batch_size), columns, rtol=1e-9, atol=1e-12)
 
 
+class Attention(nn.Module):
+    """A transformer layer and a linear one, with dropout that must stay off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.encoder(x[:, 0]).mean(1))
+
+
+@pytest.mark.parametrize("kind", ["attention", "convolution"])
+def test_any_network_can_be_searched(kind: str) -> None:
+    x = draw(10, 1, 4, 4).float()
+    data = Data(x, torch.arange(10) % 3, classes=3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        convolution = nn.Sequential(
+            nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+        )
+        problem = Problem(Attention() if kind == "attention" else convolution, data)
+    found = find_critical_point(problem, most=2)
+    assert found.steps == 2
+    assert found.gradient_norm < float(problem.gradient().norm())
+    assert found.vector.shape == problem.vector().shape
+
+
 @pytest.mark.parametrize("damping", [0.0, 1e-3, 1.0])
 def test_the_krylov_step_is_the_dense_one_on_the_whole_space(damping: float) -> None:
     matrix = draw(12, 12)
