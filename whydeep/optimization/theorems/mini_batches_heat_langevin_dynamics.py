@@ -90,7 +90,7 @@ claim = Claim(
     question="optimization",
     statement="Mini-batches heat SGLD: on a quadratic its temperature is 1/beta + eta s2/2, s2 the variance of a "
     "batch's gradient.",
-    source='Slide "Distinctions of SGLD"; the variance recursion.',
+    source='Slide "Distinctions of SGLD"; Welling and Teh 2011; the recursion above.',
     assumptions={"stable step, start forgotten": stable, "each step draws its batch anew": drawn_anew},
     predict=predict,
     measure=measure,
