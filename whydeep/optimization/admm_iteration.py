@@ -62,7 +62,9 @@ class ADMMIteration:
         states, multipliers = (
             tuple(self._storage.empty((len(x), width), dtype, x.device) for width in widths) for _ in range(2)
         )
-        self.state = State(chain.weights(dtype), (x, *states), multipliers)
+        weights = chain.weights(dtype)
+        self.group.hand_out(weights, [0] * layers)  # drawn on other machines they may differ in their last digits
+        self.state = State(weights, (x, *states), multipliers)
         self._parts = parts_of(self.state, self.lagrangian.targets, self._block_size, keep=self._storage is IN_MEMORY)
         self._start(self.state.weights)
 

@@ -295,6 +295,7 @@ class _Run:
                 f"the objective fell from {objective[0]:.3g} to {objective[-1]:.3g}, the network's own loss only "
                 f"from {loss[0]:.3g} to {loss[-1]:.3g}"
             )
-            warnings.warn(f"{found}; try another start, larger penalties or more sweeps", SurrogateWarning, 4)
+            if self.watched.group.rank == 0:
+                warnings.warn(f"{found}; try another start, larger penalties or more sweeps", SurrogateWarning, 4)
             return Outcome(outcome.status, f"{outcome.reason}; {found}")
         return outcome

@@ -79,7 +79,9 @@ def operations_of_the_solves(shapes: Shapes, processes: int) -> float:
     """Return the operations of the busiest process on what no sample enters: Cholesky factors and their use.
 
     A layer's weights take a^3/3 + 2 a^2 b, its response as much with the smaller side m of W in place of a, and 2 m a b
-    for W W' or W'W. Both are dealt out layer by layer, as `distributed.dealt` does.
+    for W W' or W'W. Both are dealt out layer by layer, as `distributed.dealt` does: unlike the work on samples they do
+    not shrink with the shares. On one machine the layers take turns. For 60,000 samples in 784-3x1500-10 all solves are
+    0.7 % of the operations of a sweep, so that two threads, a layer each, could not gain half a per cent.
     """
     weights = [inputs**3 / 3 + 2.0 * inputs**2 * outputs for outputs, inputs in shapes.layers]
     responses = []
