@@ -183,7 +183,7 @@ instrument = Instrument(
     caveat="Not fitted within the passes allowed does not mean that it cannot be done with more.",
     rank=3,
     budgets={
-        "quick": {"samples": 500, "passes": 300, "seeds": 1, "kinds": 4},
+        "quick": {"samples": 300, "passes": 300, "seeds": 1, "kinds": 4},
         "full": {"samples": 10_000, "passes": 500, "seeds": 3, "kinds": 7},
     },
     applies=applies,
