@@ -47,13 +47,15 @@ def align(
     by: Matching = "weights",
     samples: int = 256,
     sweeps: int = 50,
+    starts: int = 3,
     generator: torch.Generator | None = None,
 ) -> Aligned:
     """Return `model` with its units in the order that is nearest to `target`'s; its function is the same.
 
     by "weights": maximises sum_w <w_target, P w_model> over the permutations P of all sets of units, one set after the
     other in random order, each by a linear assignment, until none improves (Ainsworth, Hayase and Srinivasa 2023,
-    Git Re-Basin, algorithm 1); a local maximum. The first start is the order given.
+    Git Re-Basin, algorithm 1); the best of `starts` ascents from the order given, by different random orders of the
+    sets, and still a local maximum only.
     by "activations": maximises for each set of units the summed correlation of their activations over at most `samples`
     samples of `data` and all places (Li et al. 2016; same paper, section 3.1); no sweeps are needed.
     Which axes belong together is traced (`wiring`): chains, convolutions, batch norm, residual blocks (one order along
@@ -66,33 +68,26 @@ def align(
     """
     if by not in ("weights", "activations"):
         raise ValueError(f"unknown matching {by!r}; give weights or activations")
+    if min(samples, sweeps, starts) < 1:
+        raise ValueError(f"samples={samples}, sweeps={sweeps}, starts={starts}; give at least 1 of each")
     check_same_shape(target, model)
     generator = or_default(generator)
     x = data.x[torch.arange(min(samples if by == "activations" else 8, len(data)))]
     # Two networks of one kind are wired alike: the tensors of both runs correspond one by one.
     plan = wiring(model, x, keep=by == "activations")
     source, goal = model.state_dict(), target.state_dict()
-    orders = {id(units): torch.arange(units.size) for units in plan.free}
-    before = _agreement(plan, source, goal, orders)
+    given = {id(units): torch.arange(units.size) for units in plan.free}
+    before = _agreement(plan, source, goal, given)
     if by == "weights":
         cost = _weight_cost(plan, source, goal)
     else:
-        cost, sweeps = _activation_cost(plan, wiring(target, x, keep=True)), 1
-    for _ in range(sweeps):
-        improved = False
-        for index in torch.randperm(len(plan.free), generator=generator).tolist():
-            gain = cost(index, orders)
-            units = plan.free[index]
-            _, best = linear_sum_assignment(gain.numpy(), maximize=True)
-            order = torch.from_numpy(best)
-            rows = torch.arange(units.size)
-            rise = float(gain[rows, order].sum() - gain[rows, orders[id(units)]].sum())
-            # Rounding alone must not keep the sweeps going.
-            if rise > 1e-9 * float(gain.abs().max()) * units.size:
-                orders[id(units)] = order
-                improved = True
-        if not improved:
-            break
+        cost, sweeps, starts = _activation_cost(plan, wiring(target, x, keep=True)), 1, 1
+
+    def agreement(orders: dict[int, Tensor]) -> float:
+        return _agreement(plan, source, goal, orders)
+
+    ascents = [_ascended(plan, cost, agreement, given, sweeps, generator) for _ in range(starts)]
+    orders = max(ascents, key=agreement)
     state = {name: reordered(value, plan.axes(name), orders) for name, value in source.items() if name in plan.layout}
     result = copy.deepcopy(model)
     result.load_state_dict({**source, **state})
@@ -105,6 +100,38 @@ def align(
         moved,
         (before, _agreement(plan, source, goal, orders)),
     )
+
+
+def _ascended(
+    plan: Wiring,
+    cost: Cost,
+    agreement: Callable[[dict[int, Tensor]], float],
+    start: dict[int, Tensor],
+    sweeps: int,
+    generator: torch.Generator,
+) -> dict[int, Tensor]:
+    """Return orders that no linear assignment of a single set of units improves, found from `start` by sweeps."""
+    orders = dict(start)
+    for _ in range(sweeps):
+        improved = False
+        for index in torch.randperm(len(plan.free), generator=generator).tolist():
+            gain = cost(index, orders)
+            units = plan.free[index]
+            _, best = linear_sum_assignment(gain.numpy(), maximize=True)
+            order = torch.from_numpy(best)
+            rows = torch.arange(units.size)
+            rise = float(gain[rows, order].sum() - gain[rows, orders[id(units)]].sum())
+            # Rounding alone must not keep the sweeps going.
+            if rise <= 1e-9 * float(gain.abs().max()) * units.size:
+                continue
+            changed = {**orders, id(units): order}
+            # Of a weight with these units along two axes the assignment sees one at a time: look at both.
+            twice = any(sum(one is units for one in plan.axes(name)) > 1 for name in plan.layout)
+            if not twice or agreement(changed) > agreement(orders):
+                orders, improved = changed, True
+        if not improved:
+            break
+    return orders
 
 
 def _parameters(plan: Wiring, source: State) -> list[str]:

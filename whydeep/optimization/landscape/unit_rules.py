@@ -73,17 +73,25 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does 
         movable = any(not units.fixed for value in inputs for axis in self.axes(value) for units in resolved(axis))
         if name in RULES:
             for each in result if name in ("split", "split_with_sizes", "unbind", "chunk") else [first]:
-                self.note(each, RULES[name](self, args, each))
+                try:
+                    self.note(each, RULES[name](self, args, each))
+                except (IndexError, TypeError, ValueError) as fault:
+                    raise _unknown(f"{name} in a form", fault) from fault
         elif movable:
-            raise InputError(
-                f"the network uses the operation {name}, of which it is not known how it treats the order of units",
-                'give a network of products, convolutions, norms, pools and entrywise functions, or method="line"',
-            )
+            raise _unknown(name)
         if any(id(value) in self._data for value in inputs):
             self._data.add(id(first))
             if self._keep and first.is_floating_point():
                 self.kept.append((first, self.axes(first)))
         return result
+
+
+def _unknown(name: str, fault: Exception | None = None) -> InputError:
+    why = "" if fault is None else f" ({type(fault).__name__}: {fault})"
+    return InputError(
+        f"the network uses the operation {name}, of which it is not known how it treats the order of units{why}",
+        'give a network of products, convolutions, norms, pools and entrywise functions, or method="line"',
+    )
 
 
 def _tensors(args: Iterable[Any]) -> Iterable[Tensor]:
@@ -159,6 +167,13 @@ def _expanded(tracer: Tracer, args: tuple[Any, ...], out: Tensor) -> Axes:
         axis if value.shape[k] == out.shape[k + added] else _free(out.shape[k + added]) for k, axis in enumerate(axes)
     ]
     return [_free(size) for size in out.shape[:added]] + old
+
+
+@_rule("repeat")
+def _repeated(tracer: Tracer, args: tuple[Any, ...], out: Tensor) -> Axes:
+    axes, times = tracer.axes(args[0]), args[1]
+    old: Axes = [[] for _ in range(len(times) - len(axes))] + axes
+    return [_fixed(count) + axis for count, axis in zip(times, old, strict=True)]
 
 
 @_rule("mm", "bmm", "mv", "dot")
@@ -255,7 +270,7 @@ def _pool(tracer: Tracer, args: tuple[Any, ...], out: Tensor) -> Axes:
     return [axis if same else _fixed(size) for axis, same, size in zip(axes, kept, out.shape, strict=True)]
 
 
-@_rule("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm")
+@_rule("mean", "sum", "amax", "amin", "max", "min", "var", "std", "linalg_vector_norm")
 def _reduced(tracer: Tracer, args: tuple[Any, ...], out: Tensor) -> Axes:
     """A sum, mean or maximum over units does not depend on their order."""
     value, axes = args[0], tracer.axes(args[0])
@@ -307,6 +322,12 @@ def _picked(tracer: Tracer, args: tuple[Any, ...], out: Tensor) -> Axes:
     if out.ndim < value.ndim:
         return axes[:along] + axes[along + 1 :]
     return [*axes[:along], _fixed(out.shape[along]), *axes[along + 1 :]]
+
+
+@_rule("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided")
+def _made(tracer: Tracer, args: tuple[Any, ...], out: Tensor) -> Axes:
+    """What is made by its shape alone keeps its order."""
+    return [_fixed(size) for size in out.shape]
 
 
 @_rule("embedding")

@@ -54,7 +54,7 @@ def wiring(model: nn.Module, x: Tensor, *, keep: bool = False) -> Wiring:
 
     keep: hold the tensors of the run, with their axes, in `seen`.
     Raises `InputError` that names the operation when it is not known how it treats units.
-    Cost: one forward pass; the model is left as it was.
+    Cost: one forward pass, all of whose tensors are held until it is done; the model is left as it was.
     """
     named = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     tracer = Tracer(keep)
