@@ -86,7 +86,8 @@ def align(
     def agreement(orders: dict[int, Tensor]) -> float:
         return _agreement(plan, source, goal, orders)
 
-    ascents = [_ascended(plan, cost, agreement, given, sweeps, generator) for _ in range(starts)]
+    watched = agreement if by == "weights" else None
+    ascents = [_ascended(plan, cost, watched, given, sweeps, generator) for _ in range(starts)]
     orders = max(ascents, key=agreement)
     state = {name: reordered(value, plan.axes(name), orders) for name, value in source.items() if name in plan.layout}
     result = copy.deepcopy(model)
@@ -105,7 +106,7 @@ def align(
 def _ascended(
     plan: Wiring,
     cost: Cost,
-    agreement: Callable[[dict[int, Tensor]], float],
+    agreement: Callable[[dict[int, Tensor]], float] | None,
     start: dict[int, Tensor],
     sweeps: int,
     generator: torch.Generator,
@@ -127,7 +128,7 @@ def _ascended(
             changed = {**orders, id(units): order}
             # Of a weight with these units along two axes the assignment sees one at a time: look at both.
             twice = any(sum(one is units for one in plan.axes(name)) > 1 for name in plan.layout)
-            if not twice or agreement(changed) > agreement(orders):
+            if agreement is None or not twice or agreement(changed) > agreement(orders):
                 orders, improved = changed, True
         if not improved:
             break
