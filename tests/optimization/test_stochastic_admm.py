@@ -15,7 +15,8 @@ from whydeep.core.errors import InputError
 from whydeep.core.training import Status
 from whydeep.networks import mlp
 from whydeep.optimization import Backprop
-from whydeep.optimization.rescaled_start import rescaled
+from whydeep.optimization.chain import Chain
+from whydeep.optimization.rescaled_start import rescaled, spreads
 from whydeep.optimization.stochastic_admm import StochasticADMM
 
 MODULES = (nn.Identity, nn.LeakyReLU, nn.ReLU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Tanh)
@@ -100,7 +101,10 @@ def agree(problem: Problem, solver: StochasticADMM) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_one_plain_step_is_the_preconditioned_gradient(module: type[nn.Module], loss: str) -> None:
     problem = Problem(chain(module), blobs(dtype=torch.float64), loss=loss)
-    agree(problem, StochasticADMM(epochs=1, tau=1.0, normed=False, momentum=0.0, forgetting=0.0, gram_every=1))
+    agree(
+        problem,
+        StochasticADMM(epochs=1, tau=1.0, normed=False, damping=1.0, momentum=0.0, forgetting=0.0, gram_every=1),
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,8 @@ def test_several_steps_are_the_equations_written_out(normed: bool, bias: bool, s
 
 def test_the_default_tau_depends_on_the_number_of_layers() -> None:
     # The reference takes 0.35 / sqrt(3) for these three layers; four would give a step 13 % shorter.
-    agree(Problem(chain(nn.Sigmoid), blobs(dtype=torch.float64)), StochasticADMM(epochs=3, gram_every=1))
+    solver = StochasticADMM(epochs=3, gram_every=1, damping=1.0, forgetting=0.003)
+    agree(Problem(chain(nn.Sigmoid), blobs(dtype=torch.float64)), solver)
 
 
 def test_the_reference_sees_every_constant() -> None:
@@ -180,10 +185,35 @@ def test_ten_sigmoid_layers_train_from_the_default_start_where_adam_does_not_mov
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
     problem = Problem(torch_start, data, test)
-    history = StochasticADMM(epochs=30, batch_size=100, forgetting=0.03, damping=0.3).train(problem).history
+    history = StochasticADMM(epochs=30, batch_size=100).train(problem).history
     adam = Backprop(torch.optim.Adam, lr=3e-3, epochs=10, batch_size=100, schedule="cosine").train(problem).history
     assert history["error"][-1] < 0.1
     assert adam["error"][-1] > 0.7
+
+
+def test_the_start_decides_on_damping_and_forgetting() -> None:
+    x, y = torch.tensor([[-1.0], [1.0]]).double(), torch.tensor([0, 1])
+    model = mlp([1, 1, 1, 2], activation="identity").double()
+    with torch.no_grad():
+        for module, weight in zip([m for m in model if isinstance(m, nn.Linear)], (1.0, 0.02, 1.0), strict=True):
+            module.weight.fill_(weight)
+            module.bias.fill_(3.0)
+    solver, seen = StochasticADMM(), Chain.of(model)
+    # The pre-activations are 3 + x and 0.02 (3 + x) + 3, with standard deviations 1 and 0.02: above and below 0.01.
+    assert spreads(seen, x) == pytest.approx((1.0, 0.02), rel=1e-12)
+    assert (solver.decided(seen, x).damping, solver.decided(seen, x).forgetting) == (1.0, 0.003)
+    with torch.no_grad():
+        model[3].weight.fill_(0.005)
+    decided = solver.decided(Chain.of(model), x)
+    assert (decided.damping, decided.forgetting) == (0.3, 0.03)
+    given = StochasticADMM(damping=0.0, forgetting=0.2).decided(Chain.of(model), x)
+    assert (given.damping, given.forgetting) == (0.0, 0.2)
+    # And training uses what was decided.
+    problem = Problem(model, Data(x, y, classes=2))
+    one, other = (
+        s.train(problem, generator=torch.Generator().manual_seed(0)).history["loss"] for s in (solver, decided)
+    )
+    assert torch.equal(one, other)
 
 
 def test_fifty_layers_train_from_the_rescaled_start() -> None:

@@ -40,6 +40,19 @@ def rescaled(problem: Problem, *, spread: float = 1.0, samples: int = 2048) -> P
     return problem.with_model(model)
 
 
+def spreads(chain: Chain, x: Tensor) -> tuple[float, ...]:
+    """Return each hidden layer's standard deviation of the pre-activations over the samples x (n, d), float64.
+
+    It is the root of their variance averaged over units, sigma_i of `rescaled` with the layers below as they are.
+    """
+    states, found = x, []
+    for layer, weight in zip(chain.layers[:-1], chain.weights()[:-1], strict=True):
+        u = layer.preactivation(weight, states)
+        found.append(float((u - u.mean(0)).square().mean().sqrt()))
+        states, _ = layer.activation.value_and_slope(u)
+    return tuple(found)
+
+
 def rescaled_weights(chain: Chain, x: Tensor, *, spread: float) -> tuple[Tensor, ...]:
     """Return W_1..W_N of the rescaled network (outputs, inputs + 1), float64, for the samples x (n, d), float64."""
     states, weights = x, chain.weights()

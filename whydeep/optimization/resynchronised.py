@@ -88,6 +88,9 @@ class Passes:
         self.blocks: list[Block] = []
         self.x = x
         # Changes of the output by different layers add up like independent ones: so does tau over all layers.
+        assert solver.damping is not None  # see StochasticADMM.decided
+        assert solver.forgetting is not None
+        self.damping, self.forgetting = solver.damping, solver.forgetting
         self.tau, self.done = solver.tau or 0.35 / math.sqrt(len(chain.layers)), 0
         self.minibatches = math.ceil(len(x) / solver.batch_size)
         self.start = chain.weights(x.dtype)
@@ -128,7 +131,7 @@ class Passes:
             gram = None
             if index:
                 gram = RunningGram(
-                    damping=solver.damping, floor=solver.floor, decay=solver.gram_decay, centred=layer.bias
+                    damping=self.damping, floor=solver.floor, decay=solver.gram_decay, centred=layer.bias
                 )
             else:
                 weight, bias = self.whitening.into(weight, bias)
@@ -174,5 +177,5 @@ class Passes:
             block.take_in(gradient, states[index], self.solver, self.tau)
             if index:
                 gradient = (gradient @ block.weight).mul_(slopes[index - 1])
-            block.move(rate, self.solver.forgetting)
+            block.move(rate, self.forgetting)
         return losses.detach().sum()
