@@ -60,7 +60,7 @@ def test_the_bound_solves_its_equation() -> None:
     assert found.data_prior is None
     assert found.decayed is None
     assert found.stability is None
-    assert "over the noise" in average.sentence.lower()
+    assert "average run" in average.sentence
 
 
 def test_a_likelier_path_costs_nothing_and_an_impossible_one_everything() -> None:

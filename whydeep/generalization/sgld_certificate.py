@@ -129,7 +129,8 @@ def sgld_certificate(
     expected = certificate("sgld-path-kl", path.data_free.divergence, path.data_free, data)
     expected = replace(
         expected,
-        subject="over the noise of training, its expected",
+        subject="an average run of this training",
+        condition="this run is an average one",
         assumptions=(*ASSUMPTIONS, "the divergence and the error of this run stand for their expectations"),
     )
     decayed = None
@@ -137,7 +138,8 @@ def sgld_certificate(
         decayed = certificate("sgld-decayed", path.data_free.decayed, path.data_free, data)
         decayed = replace(
             decayed,
-            subject="under the slide's conditions, its expected",
+            subject="an average run of this training",
+            condition="the slide's decay holds for this chain and this run is an average one",
             assumptions=(*expected.assumptions, "a logarithmic Sobolev inequality along the prior's path"),
             notes=("conditional: the decay is not proven for the discrete chain used here",),
         )
