@@ -127,3 +127,12 @@ def test_refuses_what_it_cannot_certify() -> None:
 def test_percent_rounded_up_is_never_below(fraction: float) -> None:
     # The number printed, read back, is no smaller than the bound (up to the 1e-9 % that it forgives).
     assert float(percent(fraction, up=True).rstrip(" %")) >= 100 * fraction - 1e-9
+
+
+def test_data_of_no_known_form_are_refused_in_a_sentence() -> None:
+    x, y = np.zeros((4, 2), dtype=np.float32), np.array([0, 1, 0, 1])
+    network = nn.Linear(2, 2)
+    assert certify(network, (x, y)).n == 4
+    for wrong, message in (((x[:0], y[:0]), "no samples"), (x, "pair"), (3, "pair"), ((x, x), "no classes")):
+        with pytest.raises(InputError, match=message):
+            certify(network, wrong)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from whydeep.core.data import Data
-from whydeep.core.errors import InputError
+from whydeep.core.errors import DataError, InputError
 from whydeep.core.randomness import or_default, spawn
 from whydeep.core.training import Solver
 from whydeep.data.accept import as_data
@@ -137,8 +137,8 @@ def certify(
     if candidates < 1:
         raise ValueError(f"candidates={candidates}; give the number of classifiers compared, at least 1")
     check_delta(delta)
-    known = None if train is None else as_data(train, name="training data")
-    data = as_data(heldout, name="held-out data", like=known)
+    known = None if train is None else _data(train, "training data", None)
+    data = _data(heldout, "held-out data", known)
     if data.classes is None:
         raise InputError(f"{data.name} has no classes, so there are no mistakes to count", "give data with classes")
     if known is not None:
@@ -162,3 +162,16 @@ def certify(
     if method == "binomial":
         return plain
     return replace(heldout_certificate(model, data, delta=delta, method=method, candidates=candidates), baseline=plain)
+
+
+def _data(source: Any, name: str, like: Data | None) -> Data:
+    """Return `source` as `Data`, an empty one and one of no known form refused in a sentence."""
+    if isinstance(source, list | tuple) and len(source) == 2 and len(source[0]) == 0:
+        raise DataError(name, "there are no samples", "give at least one")
+    try:
+        return as_data(source, name=name, like=like)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as fault:
+        what = f"data of type {type(source).__name__} cannot be read ({str(fault).strip().splitlines()[0]})"
+        raise DataError(name, what, "give Data, a pair (x, y) of arrays or a DataLoader") from fault
