@@ -113,7 +113,7 @@ def test_what_does_not_fit_in_memory_is_refused_and_streams(tmp_path):
     own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)],
-        capture_output=True, text=True, timeout=120, env=os.environ | own,
+        capture_output=True, text=True, timeout=240, env=os.environ | own,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
