@@ -5,6 +5,7 @@ from .certificate import Certificate as Certificate
 from .certifying import certify as certify
 from .double_descent import random_features as random_features
 from .double_descent import width_sweep as width_sweep
+from .excess_risk import split_excess_risk as split_excess_risk
 from .expressivity import memorising_network as memorising_network
 from .gradient_noise import gradient_noise as gradient_noise
 from .inversion import binary_kl as binary_kl

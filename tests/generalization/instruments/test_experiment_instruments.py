@@ -15,21 +15,32 @@ from whydeep.core.instrument import Instrument
 from whydeep.core.record import Section, plain
 from whydeep.generalization.instruments import (
     double_descent,
+    excess_risk,
     gap_by_samples,
     gradient_noise,
     margins,
     neural_collapse,
     overtraining,
+    rademacher_average,
 )
 from whydeep.networks import mlp
 from whydeep.optimization.backprop import Backprop
 
-ALL = [
-    module.instrument
-    for module in (double_descent, gap_by_samples, gradient_noise, margins, neural_collapse, overtraining)
-]
+MODULES = (
+    double_descent,
+    excess_risk,
+    gap_by_samples,
+    gradient_noise,
+    margins,
+    neural_collapse,
+    overtraining,
+    rademacher_average,
+)
+ALL = [module.instrument for module in MODULES]
+FOR_ANY_TARGETS = [excess_risk.instrument, gradient_noise.instrument]
 RETRAIN = [gap_by_samples.instrument, overtraining.instrument]
-SMALL = {"samples": 80, "passes": 2, "draws": 1, "steps": 6, "seeds": 2, "halvings": 2, "doublings": 2}
+FRESH = [*RETRAIN, rademacher_average.instrument]
+SMALL = {"samples": 120, "passes": 2, "draws": 1, "steps": 6, "seeds": 2, "halvings": 2, "doublings": 2}
 
 
 class Attention(nn.Module):
@@ -53,7 +64,7 @@ def subject(make: object = None, **changes: object) -> Subject:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         start, trained = make(), make()
-    problem = Problem(trained, blobs(90), blobs(60))
+    problem = Problem(trained, blobs(120), blobs(60))
     case = Subject(problem, Backprop(epochs=1), make, start, None, "by construction")
     return replace(case, **changes)
 
@@ -85,7 +96,7 @@ def test_any_network_is_examined_and_left_as_it_was(instrument: Instrument, make
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("instrument", [i for i in ALL if i is not gradient_noise.instrument], ids=lambda i: i.name)
+@pytest.mark.parametrize("instrument", [i for i in ALL if i not in FOR_ANY_TARGETS], ids=lambda i: i.name)
 def test_regression_is_not_applicable(instrument: Instrument) -> None:
     data = Data(torch.randn(100, 3), torch.randn(100, 2))
     reason = instrument.applies(subject(problem=Problem(mlp((3, 2)), data, data, loss="squared")))
@@ -101,7 +112,7 @@ def test_gradients_of_a_regression_have_noise_too() -> None:
 
 
 def test_what_is_missing_is_named() -> None:
-    for instrument in RETRAIN:
+    for instrument in FRESH:
         assert "factory" in (instrument.applies(subject(factory=None)) or "")
     case = subject()
     untested = replace(case, problem=replace(case.problem, test=None))
@@ -169,7 +180,7 @@ def test_margins_are_in_medians_of_the_training_samples() -> None:
     found, _ = seen(margins.instrument, subject())
     assert found["median margin, training"].value != 0
     assert 0 <= found["below half, test"].value <= 1
-    same = replace(subject().problem, test=blobs(90))
+    same = replace(subject().problem, test=blobs(120))
     found, answer = seen(margins.instrument, subject(problem=same))
     assert found["below half, test"].value == pytest.approx(found["below half, training"].value, abs=0.05)
     assert answer.verdict == "margins carry over"
@@ -177,9 +188,9 @@ def test_margins_are_in_medians_of_the_training_samples() -> None:
 
 def test_the_gap_is_a_mean_over_seeds() -> None:
     found, answer = seen(gap_by_samples.instrument, subject())
-    gap = found["gap at 80 samples"]
+    gap = found["gap at 120 samples"]
     assert gap.low <= gap.value <= gap.high
-    assert "From 20 to 80 training samples" in answer.sentence
+    assert "From 30 to 120 training samples" in answer.sentence
     fewer = gap_by_samples.answer(
         Observation(
             (

@@ -56,7 +56,7 @@ def _curve(now: GradientNoise, start: GradientNoise | None) -> Curve:
     lines = []
     for label, noise in (("trained", now), ("before training", start)):
         if noise is not None and noise.trace > 0:
-            values = noise.eigenvalues[noise.eigenvalues > 1e-12 * noise.eigenvalues[0]] / noise.trace
+            values = noise.eigenvalues[noise.eigenvalues > 1e-6 * noise.eigenvalues[0]] / noise.trace
             role = "measured" if noise is now else "reference"
             lines.append(Line(label, range(1, len(values) + 1), values.tolist(), role=role))  # type: ignore[arg-type]  # a literal
     return Curve(

@@ -43,9 +43,11 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
 
 
 def _curve(now: NeuralCollapse, start: NeuralCollapse | None) -> Curve:
-    lines = [Line("trained", range(4), now.numbers, marks=True)]
+    # Bars without length: four numbers are not joined by lines.
+    lines = [Line("trained", range(4), now.numbers, now.numbers, now.numbers, marks=True)]
     if start is not None:
-        lines.append(Line("before training", range(4), start.numbers, role="reference", marks=True))
+        before = start.numbers
+        lines.append(Line("before training", range(4), before, before, before, role="reference", marks=True))
     shown = ", ".join(f"NC{k + 1} {value:.2g}" for k, value in enumerate(now.numbers))
     return Curve(
         title="The four numbers of neural collapse; all are 0 when it is complete",
