@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from problems import small_problem
+from threaded_group import together
 
 from whydeep.core.data import Data
 from whydeep.core.errors import InputError
@@ -64,6 +65,7 @@ LIMITED = """
 import json, resource, sys
 import torch
 from problems import small_problem
+from threaded_group import together
 from whydeep.core.data import Data
 from whydeep.core.errors import InputError
 from whydeep.core.problem import Problem
@@ -121,6 +123,19 @@ def test_what_does_not_fit_in_memory_is_refused_and_streams(tmp_path):
     assert "streaming=True (0.068 GB on disk instead)" in found["refused"]
     assert "can't allocate memory" in found["without the check"]
     assert found["streamed"][1] < found["streamed"][0]
+
+
+def test_processes_stream_their_shares(tmp_path):
+    problem = small_problem("tanh", dtype=torch.float64)
+    regression = Problem(problem.model, Data(problem.train.x, problem.train.x.cos()), loss="squared")
+    settings = {"sweeps": 4, "block_size": 7}
+    alone = ADMM(**settings).train(regression).history
+    first, second = together(
+        2, lambda group: ADMM(**settings, streaming=tmp_path, group=group).train(regression).history
+    )
+    for key in ("loss", "objective", "kkt", "feasibility"):
+        torch.testing.assert_close(first[key], alone[key], rtol=1e-8, atol=1e-10)
+        assert torch.equal(first[key], second[key])
 
 
 def test_a_full_disk_is_said_before_the_start(tmp_path, monkeypatch):
