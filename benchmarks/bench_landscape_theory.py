@@ -122,7 +122,7 @@ def search(full: bool) -> None:
 
     problem = wd.Problem(network(units, 0), data, loss="squared")
     on_the_way, inherited = [], []
-    for seed in range(10 if full else 2):
+    for seed in range(10 if full else 1):
         for steps in (1, 30, 300):
             solver = wd.optimization.Backprop(lr=1e-2, steps=steps, batch_size=None)
             start = wd.Problem(network(units, seed), data, loss="squared")
