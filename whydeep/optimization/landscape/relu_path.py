@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import scipy.linalg
@@ -49,9 +50,10 @@ def through_relu_layer(
     convex or constant, so the maximum lies at the ends of legs: `Path.certified`, for all t, without a grid.
 
     oracle: the numbers n to try, by default 0, m/4 and m/2; both ends are tried as the oracle's origin, and the choice
-    with the smallest certified maximum is taken. Which units are kept: those of largest output weight times root mean
-    square of the unit, or those that pivoted QR finds most independent, whichever fits better. "Best" is as good as the
-    worse end where that can be reached, no better: the path is shorter.
+    with the smallest certified maximum is taken, the shortest where several need no more than the worse end. Which
+    units are kept: those of largest output weight times root mean square of the unit, or those that pivoted QR finds
+    most independent, whichever fits better. "Best" is as good as the worse end where that can be reached, no better:
+    the path is shorter.
     Source: Freeman and Bruna (2017), theorem 2.4, with these departures: the oracle is a part of one of the two
     networks (theirs is the best network with n units at all), and near-parallel rows are not merged by rotating them.
     Nothing in it needs s to be the rectifier: any entrywise activation will do.
@@ -77,14 +79,16 @@ def through_relu_layer(
     numbers = sorted({0, width // 4, width // 2} if oracle is None else set(oracle))
     if not all(0 <= n <= width for n in numbers):
         raise ValueError(f"oracle is {numbers}; give numbers of units from 0 to {width}")
-    best: tuple[float, bool, list[Layers], list[Kind]] | None = None
+    best: tuple[tuple[float, float], bool, list[Layers], list[Kind]] | None = None
     for n in numbers:
         for swap in (False, True):
             giver, taker = ends[::-1] if swap else ends
             stops, kinds = _between(giver, taker, n, fit)
-            highest = max(fit.risk(stop) for stop in stops)
-            if best is None or highest < best[0]:
-                best = (highest, swap, stops, kinds)
+            # Of those that go no higher than the worse end, up to rounding, the shortest.
+            highest = max(fit.level * (1 + 1e-9), *(fit.risk(stop) for stop in stops))
+            order = (highest, sum(_apart(one, other) for one, other in pairwise(stops)))
+            if best is None or order < best[0]:
+                best = (order, swap, stops, kinds)
     assert best is not None
     _, swap, stops, kinds = best
     if swap:
@@ -95,6 +99,11 @@ def through_relu_layer(
     legs = [Leg.line(one, other, kind) for one, other, kind in zip(states[:-1], states[1:], kinds, strict=True)]
     remark = "every leg is convex or constant: the maximum over all positions is the one at the beads"
     return Path.of("relu", problem, legs, data=data, points=points, remark=remark, **rest)
+
+
+def _apart(one: Layers, other: Layers) -> float:
+    squares = (one.rows - other.rows).square().sum() + (one.outer - other.outer).square().sum()
+    return float(squares.sqrt())
 
 
 class _Fit:
