@@ -34,7 +34,7 @@ WHY = {
     "covering, counting parameters": "not in the prototype",
     "covering, spectral norms": "biases, and union bounds over norms and margins, are paid here",
     "Rademacher, Frobenius norms, 2^L": "the prototype had one score; here K = 10, biases and grids are paid",
-    "Rademacher, Frobenius norms, sqrt L": "ln K in the root instead of a factor K, but biases paid; the prototype's margin is not known",
+    "Rademacher, Frobenius norms, sqrt L": "ln K in the root for a factor K, biases paid; prototype at another margin",
     "Rademacher, l1 norms": "not in the prototype",
     "PAC-Bayes, spectral norms": "15.4 and the tighter PAC-Bayes form instead of 42; biases paid",
 }

@@ -45,8 +45,10 @@ def data(case: Case, samples: int, generator: torch.Generator) -> Data:
 
 def the_wider_network_has_the_larger_bound(case: Case) -> bool:
     """Compare ln Pi(n) of the growth functions; they depend on the architecture alone."""
-    train = data(case, case.samples, torch.Generator().manual_seed(0))
-    growth = [log_growth(read_chain(mlp((2, width, 2)), train), len(train)) for width in (case.narrow, case.wide)]
+    generator = torch.Generator().manual_seed(0)
+    train = data(case, case.samples, generator)
+    models = [mlp((2, width, 2), init="he", generator=generator) for width in (case.narrow, case.wide)]
+    growth = [log_growth(read_chain(model, train), len(train)) for model in models]
     return growth[0] < growth[1]
 
 
