@@ -76,7 +76,9 @@ def _highest(case: Case, width: int, x: Tensor, y: Tensor, generator: torch.Gene
         nn.init.zeros_(layer.bias)
     problem = Problem(nn.Sequential(layers[0], nn.ReLU(), layers[1]), Data(x, y), loss="squared")
     a, b = (_fitted(_rows(case, width, generator), x, y) for _ in range(2))
-    found = path(problem, a, b, method=case.method, points=3, refinements=2)  # type: ignore[arg-type]
+    # The oracle has half of the units, so that both networks keep the other half.
+    oracle = {"oracle": [width // 2]} if case.method == "relu" else {}
+    found = path(problem, a, b, method=case.method, points=3, refinements=2, **oracle)  # type: ignore[arg-type]
     return found.profile.highest if found.certified is None else found.certified
 
 
