@@ -25,7 +25,7 @@ class Projection:
     basis: (k, p), rows q_1 ... q_k; the first `first` of them span the random start.
     matrix: (k, k) float64, T = Q A Q^T. beyond: (l, k) float64, the part of A Q^T outside the span, |.| a column:
     a unit vector c (k,) gives a direction Q^T c with |A Q^T c - theta Q^T c|^2 = |T c - theta c|^2 + |beyond c|^2.
-    whole: the span is closed under A and every direction was visited.
+    starts: how many times it began, once and whenever a span was closed under A. whole: every direction was visited.
     """
 
     basis: Tensor
@@ -33,8 +33,14 @@ class Projection:
     beyond: Tensor
     first: int
     steps: int
+    starts: int
     whole: bool
     rounding: float
+
+    @property
+    def closed(self) -> bool:
+        """Whether the span is closed under A: what it holds is exact, and nothing leads out of it."""
+        return len(self.beyond) == 0
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the Ritz values (k,) ascending, their coordinates (k, k) in columns, and their residuals (k,).
@@ -77,7 +83,7 @@ def block_lanczos(
     matrix = torch.zeros(limit, limit, dtype=torch.float64)
     block, _ = _orthonormal(start, 4 * torch.finfo(start.dtype).eps * math.sqrt(size) * float(start.norm()))
     first = len(block)
-    done, step, scale = 0, 0, 0.0
+    done, step, starts, scale = 0, 0, 1, 0.0
     coupling = torch.zeros(first, 0, dtype=torch.float64)
     previous = 0
     while True:
@@ -108,13 +114,15 @@ def block_lanczos(
             torch.cat([torch.zeros(len(beyond), done - len(block), dtype=torch.float64), beyond], 1),
             first,
             step,
+            starts,
             whole,
-            epsilon * scale,
+            8 * epsilon * scale,  # a product and the sums after it, in norm
         )
         if whole or step >= steps or done >= limit or (stop is not None and stop(projection)):
             return projection
         previous = now.start
         if not len(following):
+            starts += 1
             following = _fresh(basis[:done], min(width, limit - done))
             beyond = torch.zeros(len(following), 0, dtype=torch.float64)
         block, coupling = following[: limit - done], beyond[: limit - done]

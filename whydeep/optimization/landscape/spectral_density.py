@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from whydeep.core.measurement import Measurement, exact
@@ -16,15 +14,15 @@ from whydeep.core.measurement import Measurement, exact
 from .block_lanczos import Projection
 
 LIKELY = 6.0
-"""A mean of 4 squares of normal numbers exceeds this with probability 1e-4: more weight is more than one eigenvalue."""
+"""A mean of 2 squares of normal numbers exceeds this with probability .002: more weight is several eigenvalues."""
 
 
 @dataclass(frozen=True)
 class Density:
     """Values on a grid (g,), per unit of the eigenvalue, with a 95 % band [low, high]; their integral is 1.
 
-    The band is Student's over the columns of the random start: what other starts would give. The coarseness of the
-    quadrature between its nodes comes on top.
+    The band is 1.96 standard errors of the random start (see `Quadrature.mean`). The coarseness of the quadrature
+    between its nodes comes on top.
     """
 
     grid: Tensor
@@ -82,16 +80,37 @@ class Quadrature:
         if not width > 0:
             raise ValueError(f"width={width}; give a positive standard deviation")
         bumps = torch.exp(-0.5 * ((points - self.nodes[:, None]) / width).square()) / (width * math.sqrt(2 * math.pi))
-        value, half = _student(self.weights @ bumps)
+        value, error = self.mean(bumps)
+        half = 1.96 * error
         return Density(points, value, (value - half).clamp(min=0), value + half)
+
+    def mean(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tr f(A) / p (g,) for functions f given by their values on the nodes (k, g), and its standard error.
+
+        For x uniform on the sphere of dimension d the form x . F x has variance 2 / (d + 2) (tr F^2 / d - (tr F / d)^2)
+        (its fourth moments), so that b orthonormal columns have a standard error of at most
+        sqrt(2 / (b (d + 2)) (mean f^2 - (mean f)^2)), d = p less the single nodes, which are known; both means are
+        taken from the quadrature itself.
+        """
+        pooled = self.weights.mean(0)
+        value = pooled @ values
+        if self.whole:
+            return value, torch.zeros_like(value)
+        rest = torch.where(self.single, 0.0, pooled)
+        mass, dimension = float(rest.sum()), self.size - int(self.single.sum())
+        if not mass > 0:
+            return value, torch.zeros_like(value)
+        first, second = rest @ values / mass, rest @ values.square() / mass
+        factor = 2 / (len(self.weights) * (dimension + 2))
+        return value, mass * (factor * (second - first.square()).clamp(min=0)).sqrt()
 
     def below(self, level: float, *, name: str = "") -> Measurement:
         """Return the number of eigenvalues below `level`, with an interval.
 
         Certain: no fewer than the nodes below it, and no more than p less the nodes above it (Cauchy). Within these,
-        Student's 95 % over the columns, widened by the weight of the two nodes beside the level, which bounds what
-        the quadrature can tell (the inequalities of Chebyshev, Markov and Stieltjes, columnwise: for blocks recalled,
-        not checked against a paper). Eigenvalues closer to the level than rounding count on either side.
+        1.96 standard errors (see `mean`), widened by the weight of the two nodes beside the level, which bounds what
+        the quadrature can tell (the inequalities of Chebyshev, Markov and Stieltjes; for blocks recalled, not checked
+        against a paper). Eigenvalues closer to the level than rounding count on either side.
         """
         name = name or f"eigenvalues below {level:.3g}"
         under = self.nodes < level
@@ -104,14 +123,12 @@ class Quadrature:
             inner[beside] = False
         if least < len(self.nodes) and not bool(self.single[least]):
             outer[least] = True
-        means, halves = zip(
-            *(_student(self.weights[:, mask].sum(1, keepdim=True)) for mask in (inner, outer)), strict=True
-        )
-        value = float(self.weights[:, under].sum(1).mean()) * self.size
-        low = self.size * float(means[0] - halves[0])
-        high = self.size * float(means[1] + halves[1])
+        means, errors = self.mean(torch.stack([inner, outer, under], 1).double())
+        value = self.size * float(means[2])
+        low = self.size * float(means[0] - 1.96 * errors[0])
+        high = self.size * float(means[1] + 1.96 * errors[1])
         value = min(max(value, least), most)
-        method = f"Lanczos quadrature, {len(self.weights)} random columns; Student and certain bounds"
+        method = f"Lanczos quadrature, {len(self.weights)} random columns; standard error and certain bounds"
         return Measurement(
             name,
             value,
@@ -120,12 +137,3 @@ class Quadrature:
             unit="eigenvalues",
             method=method,
         )
-
-
-def _student(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean over rows (b, g) and Student's half width; infinite for a single row that is an estimate."""
-    count = len(rows)
-    if count < 2:
-        return rows[0], torch.zeros_like(rows[0])
-    factor = float(stats.t.ppf(0.975, count - 1)) / np.sqrt(count)
-    return rows.mean(0), factor * rows.std(0)

@@ -44,8 +44,8 @@ def spectrum(
     function v -> A v or an object with `@` such as curvlinops'. data: the training data by default.
     top: how many of the largest eigenvalues. tolerance: the residuals asked for, as a part of the largest
     |eigenvalue|. trace_tolerance: the standard error asked for, as a part of the |trace|.
-    density: take blocks of 4 vectors, whose spread gives the density its band; False takes 2 and some 40 % fewer
-    products. steps: at most so many blocks, 40 (80 without the density). probes: at most so many for the trace.
+    density: take blocks of 2 vectors, for a narrower band of the density; False takes one by one and some third fewer
+    products. steps: at most so many blocks, 80 (160 without the density). probes: at most so many for the trace.
     per_layer: the same for the diagonal block of every layer, with its 3 largest eigenvalues at most.
     batch_size, engine, batch_norm: see `Hessian`. memory: bytes that may be used, by default what is free.
     callback: told the products done, of how many at most; returning True ends the search for eigenvalues there.
@@ -56,7 +56,7 @@ def spectrum(
 
     Raises `InputError` when the memory does not suffice (saying what would fit), when the operator is not symmetric,
     when the loss cannot be differentiated, or when a gradient is not finite (naming the layer).
-    Cost: block * steps + probes products at most; memory: block * steps + top + 27 vectors (p,), and the graph of a
+    Cost: block * steps + probes products at most; memory: block * steps + top + 16 vectors (p,), and the graph of a
     batch's gradient.
 
     >>> from whydeep.networks import linear
