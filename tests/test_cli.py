@@ -137,6 +137,16 @@ def test_bad_input_exits_with_2_and_says_what_to_do(whydeep, arguments: list[str
     assert done.out == ""
 
 
+def test_torchrun_is_for_training_only(whydeep, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = whydeep("theorems")
+    assert (done.code, done.out) == (2, "")
+    assert "only `train` runs on several processes" in done.err
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert whydeep("theorems", "optimization").code == 0
+
+
 def test_train_writes_weights_and_history(whydeep, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     done = whydeep("train", *SMALL, "--out", "w")
     assert done.code == 0, done.err

@@ -58,8 +58,15 @@ def main() -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="whydeep")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Why do deep networks work? Examine a network under the lecture's four questions."""
+    several = "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    if several and context.invoked_subcommand != "train":
+        # They would all do the same work and write the same files.
+        raise click.UsageError(
+            "of all commands only `train` runs on several processes; start this one without torchrun"
+        )
 
 
 @cli.command()
