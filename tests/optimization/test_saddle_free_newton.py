@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from whydeep.core import Data, Problem, Progress, Solver, Status
 from whydeep.networks import linear, mlp
+from whydeep.optimization import by_name
 from whydeep.optimization.landscape import linear_networks
 from whydeep.optimization.saddle_free_newton import SaddleFreeNewton, ritz_pairs, saddle_free_step
 
@@ -138,3 +139,7 @@ def test_wrong_settings() -> None:
     for wrong in ({"steps": 0}, {"krylov": 0}, {"tolerance": 0.0}, {"damping": -1.0}):
         with pytest.raises(ValueError, match="give"):
             SaddleFreeNewton(**wrong)  # type: ignore[arg-type]
+
+
+def test_it_has_a_name_and_takes_its_number_of_steps() -> None:
+    assert by_name("saddle_free_newton?steps=7&damping=0.1", samples=10) == SaddleFreeNewton(steps=7, damping=0.1)
