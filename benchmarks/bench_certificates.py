@@ -142,7 +142,7 @@ def dziugaite_roy(options: argparse.Namespace) -> None:
     trained = first.train(wd.Problem(start, data), generator=generator).model
     prior = around(start, options.scale)
     near = replace(prior, mean=around(trained, options.scale).mean)
-    training = PosteriorTraining(options.steps, 100, options.step_size, True, "quad", 0.0)
+    training = PosteriorTraining(options.steps, 100, options.step_size, False, "quad", 0.0)
     nats = confidence_nats(len(data), DELTA / 2)
     posterior = train_posterior(prior, data, nats=nats, start=near, training=training, generator=generator)
     print(f"KL {divergence(posterior, prior):.0f} nats after {time.perf_counter() - began:.0f} s", flush=True)
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--heldout", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--step-size", type=float, default=0.003)
+    parser.add_argument("--step-size", type=float, default=1.0)
     parser.add_argument("--scale", type=float, default=0.04)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
