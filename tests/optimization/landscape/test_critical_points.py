@@ -190,6 +190,8 @@ def test_the_users_network_is_left_alone() -> None:
 
 
 def test_wrong_arguments_and_infinite_gradients() -> None:
+    with pytest.raises(TypeError, match="problem is str"):
+        find_critical_point("network")  # type: ignore[arg-type]
     problem = risk_is("saddle", 1.0, 1.0)
     for wrong in ({"tolerance": 0.0}, {"most": 0}, {"krylov": 0}):
         with pytest.raises(ValueError, match="above zero"):

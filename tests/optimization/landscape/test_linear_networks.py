@@ -167,6 +167,12 @@ def test_wrong_data_are_refused_with_a_remedy() -> None:
     eye = torch.eye(3, dtype=torch.float64)
     with pytest.raises(InputError, match="agree"):
         critical_points(eye, eye, 2)
+    with pytest.raises(InputError, match="y holds NaN"):
+        critical_points(x, y * float("nan"), 2)
+    with pytest.raises(TypeError, match="x is list"):
+        critical_points([[1.0]], y, 2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"y is torch\.int64"):
+        critical_points(x, y.long(), 2)
     with pytest.raises(ValueError, match="two layers"):
         critical_points(x, y, 2, depth=1)
     with pytest.raises(ValueError, match="rank=-1"):

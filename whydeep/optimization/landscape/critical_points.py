@@ -107,6 +107,8 @@ def find_critical_point(
     >>> end.kind, end.index, round(end.energy, 9)  # least squares: one minimum
     ('critical', 0.0, 0.0)
     """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem is {type(problem).__name__}; give a Problem of a network, its data and a loss")
     if not tolerance > 0 or most < 1 or krylov < 1:
         raise ValueError(f"tolerance={tolerance}, most={most}, krylov={krylov}; give all above zero")
     problem = in_double(problem, data=data)

@@ -83,7 +83,8 @@ def critical_points(
     further ones have a singular middle factor, and there the index formula does not hold (see `zero_network`).
 
     Raises `InputError` when the counts of samples differ, when Sxx or Sxy has not full rank (dx and dy), or when two
-    eigenvalues agree to 1e-6 of the largest; `ValueError` when width < 1 or depth < 2.
+    eigenvalues agree to 1e-6 of the largest, or on NaN; `ValueError` when width < 1 or depth < 2; `TypeError` on what
+    is no tensor of floats.
     Source: Baldi and Hornik (1989), Kawaguchi (2016). The index formula was derived for this library; the tests hold
     it against dense Hessians. Cost: 2^dy points, one (p, p) solve each.
 
@@ -119,6 +120,12 @@ def critical_points(
 
 
 def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    for name, value in (("x", x), ("y", y)):
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{name} is {kind}; give a tensor of floats, better float64")
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{name} holds NaN or inf", "remove or repair those samples")
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise InputError(
             f"x is {tuple(x.shape)} and y {tuple(y.shape)}", "give (n, inputs) and (n, outputs) of as many samples"
