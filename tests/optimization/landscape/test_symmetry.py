@@ -10,7 +10,7 @@ import torch
 from problems import blobs, digits
 from torch import Tensor, nn
 
-from whydeep.core import Data, Problem
+from whydeep.core import Data, InputError, Problem
 from whydeep.networks import cnn, mlp
 from whydeep.optimization.landscape.symmetry import Symmetries, symmetry
 
@@ -128,3 +128,9 @@ def test_a_unit_with_zero_weights_has_no_orbit_and_nothing_is_changed() -> None:
     assert found.zero_modes == 3
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
     assert found.table().rows[0][0] == "permutation"
+
+
+def test_a_group_too_large_for_memory_is_refused_before_it_is_built() -> None:
+    model = nn.Sequential(nn.Linear(150, 150, bias=False), nn.Linear(150, 150, bias=False)).double()
+    with pytest.raises(InputError, match=r"22,500 directions of 45,000 weights, 8 GB; give .* at most 74 linear units"):
+        symmetry(solved(model, 150, 10))

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from whydeep.core.errors import InputError
 from whydeep.core.evaluation import evaluating
 from whydeep.core.exhibit import Table
 from whydeep.core.problem import Problem
@@ -19,6 +20,9 @@ from .unit_sets import Units
 from .units import Wiring, reordered, wiring
 
 Kind = Literal["permutation", "sign", "rescaling", "general linear", "shift of the outputs"]
+
+MEMORY = 2_000_000_000
+"""Bytes that the tangents of one group may take."""
 
 WHAT = {
     "permutation": "the units in any order",
@@ -95,7 +99,8 @@ def symmetry(problem: Problem, *, samples: int = 32, generator: torch.Generator 
     Incoming weights of a unit behind batch norm are not scaled along, its own weight and bias are.
 
     Not searched: symmetries at one theta only (dead units), of the data, of attention's queries against keys.
-    Raises `InputError` when the network has an operation whose treatment of units is not known.
+    Raises `InputError` when the network has an operation whose treatment of units is not known, and when the tangents
+    of a general linear group would take more than 2 GB; the size that fits is said.
     Cost: about 4 forward passes a set of units, memory of one vector (p,) a dimension; of GL(m) m^2 vectors.
 
     >>> from whydeep.core.data import Data
@@ -173,6 +178,13 @@ def _of_units(units: Units, plan: Wiring, run: _Run, generator: torch.Generator)
     matrix = torch.eye(units.size) + 0.5 * torch.randn(units.size, units.size, generator=generator) / units.size**0.5
     mixed = run.deviation(_mixed(units, plan, run, exponents, matrix))
     if odd and mixed <= run.tolerance:
+        needed = units.size**2 * run.size * 8
+        if needed > MEMORY:
+            raise InputError(
+                f"the invertible matrices of {units.size} linear units have {units.size**2:,} directions of "
+                f"{run.size:,} weights, {needed / 1e9:.0f} GB",
+                f"give a network with at most {math.isqrt(MEMORY // (8 * run.size))} linear units a layer",
+            )
         tangents = [
             run.vector(_generator(units, plan, run, exponents, i, j))
             for i in range(units.size)
