@@ -369,6 +369,8 @@ def test_few_samples_and_width_one(n):
         ({"block_size": 0}, "block_size=0"),
         ({"spread": 0.0}, "spread=0"),
         ({"spread": math.inf}, "spread=inf"),
+        ({"spread": "auto"}, "spread=auto"),
+        ({"ridge": [0.1, 0.1]}, "a tuple of one for each layer"),
         ({"dtype": torch.float16}, "float32"),
         ({"constant": "tight"}, "exact, published"),
         ({"validation": 1.0}, "validation=1"),

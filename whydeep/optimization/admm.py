@@ -108,17 +108,17 @@ class ADMM:
 
     def __post_init__(self) -> None:
         check_sweeper(self)
-        if not all(0 < beta < math.inf for beta in _each(self.beta)):
-            raise ValueError(f"beta={self.beta}; give a positive number")
-        if self.ridge != "auto" and not all(not isinstance(r, str) and 0 <= r < math.inf for r in _each(self.ridge)):
-            raise ValueError(f'ridge={self.ridge}; give a number >= 0 or "auto"')
+        if not all(_is_number(beta) and beta > 0 for beta in _each(self.beta)):
+            raise ValueError(f"beta={self.beta}; give a positive number, or a tuple of one for each layer")
+        if self.ridge != "auto" and not all(_is_number(ridge) and ridge >= 0 for ridge in _each(self.ridge)):
+            raise ValueError(f'ridge={self.ridge}; give a number >= 0, a tuple of one for each layer, or "auto"')
         if self.constant not in CONSTANTS:
             raise ValueError(f"unknown constant {self.constant!r}; give one of {', '.join(sorted(CONSTANTS))}")
         if self.update not in UPDATES:
             raise ValueError(f"unknown update {self.update!r}; give one of {', '.join(UPDATES)}")
         if not 1 <= self.over_relaxation < 2:
             raise ValueError(f"over_relaxation={self.over_relaxation}; give a number in [1, 2)")
-        if self.spread is not None and not 0 < self.spread < math.inf:
+        if self.spread is not None and not (_is_number(self.spread) and self.spread > 0):
             raise ValueError(f"spread={self.spread}; give a positive number or None")
         if self.block_size < 1:
             raise ValueError(f"block_size={self.block_size}; give at least 1")
@@ -175,6 +175,10 @@ class ADMM:
             stored, remedy = 0, "take a smaller block_size or a narrower network"
         device = chain.layers[0].linear.weight.device
         check_memory("ADMM", (stored + working) * machine, samples=len(train), device=device, remedy=remedy)
+
+
+def _is_number(setting: Any) -> bool:
+    return isinstance(setting, int | float) and math.isfinite(setting)
 
 
 def _each(setting: Any) -> tuple[Any, ...]:
