@@ -43,8 +43,8 @@ class Hessian:
     gauss_newton: the part 1/n sum_i J_i^T L_i J_i of H in its place (see `gauss_newton_pull`).
     batch_norm: "frozen", or "batch": statistics of the samples looked at, which then must fit into one batch.
     engine, each with what a product costs in gradients (a backward pass with its forward pass):
-    "retained", the graph of the gradient kept in memory, one batch only: 1.5 to 1.8;
-    "rebuilt", the graph anew for each batch and block: 1.5 to 1.8, and 2 more for each block;
+    "retained", the graph of the gradient kept in memory, one batch only: 1.5 to 2;
+    "rebuilt", the graph anew for each batch and block: 1.5 to 2, and 2 more for each block;
     "linearised", vmap over a traced linearisation, one batch only: 1.4 to 2.4, after 0.4 to 1.3 s of tracing;
     "difference", (g(w + h v) - g(w - h v)) / 2h of gradients g: 2, for layers without a second derivative in PyTorch.
     In double precision, whatever the network's, where its layers allow that: relative error of about 1e-9, and kinks
