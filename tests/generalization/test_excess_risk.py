@@ -33,7 +33,8 @@ def test_the_three_parts_have_the_signs_they_must_and_sum_to_the_risk() -> None:
     assert found.total == pytest.approx(
         [sum(p) for p in zip(found.approximation, found.estimation, found.optimisation, strict=True)]
     )
-    assert found.total[found.widths.index(found.best)] == min(found.total)
+    fitted = [a + e for a, e in zip(found.approximation, found.estimation, strict=True)]
+    assert fitted[found.widths.index(found.best)] == min(fitted)
     assert f"least at {found.best} features" in found.curve().alt
 
 

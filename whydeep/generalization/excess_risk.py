@@ -42,8 +42,9 @@ class ExcessRisk:
 
     @property
     def best(self) -> int:
-        """The number of features with the least total."""
-        return min(zip(self.total, self.widths, strict=True))[1]
+        """The number of features with the least approximation + estimation, the trade-off of capacity."""
+        fitted = [a + e for a, e in zip(self.approximation, self.estimation, strict=True)]
+        return min(zip(fitted, self.widths, strict=True))[1]
 
     def curve(self) -> Curve:
         """Return the three parts and their sum against the number of features."""
@@ -58,7 +59,7 @@ class ExcessRisk:
                 Line("sum", self.widths, self.total, role="reference"),
             ),
             alt=f"Approximation falls from {self.approximation[0]:.2g} to {self.approximation[-1]:.2g} as features are "
-            f"added; the sum is least at {self.best} features.",
+            f"added; with estimation it is least at {self.best} features.",
             x_log=True,
         )
 

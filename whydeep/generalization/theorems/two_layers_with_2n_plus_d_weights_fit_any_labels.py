@@ -84,5 +84,5 @@ claim = Claim(
     holds_on=holds_on,
     fails_on=lambda: replace(holds_on(), twins=1, draws=1),
     corrupted=lambda: replace(holds_on(), dropped=1, draws=1),
-    convincing=lambda: Case(samples=300, features=64),
+    convincing=lambda: Case(samples=100, features=64),
 )
