@@ -79,5 +79,13 @@ def on_grid(chain: Chain) -> tuple[Chain, float]:
         for name in ("spectral", "distance", "bias", "bias_distance"):
             norms[name], cost = rounded_up(getattr(link, name), ratio)
             price += cost
-        links.append(replace(link, **norms))
+        links.append(
+            replace(
+                link,
+                spectral=norms["spectral"],
+                distance=norms["distance"],
+                bias=norms["bias"],
+                bias_distance=norms["bias_distance"],
+            )
+        )
     return replace(chain, links=tuple(links)), price

@@ -85,7 +85,8 @@ def best_constants(chain: Chain, start: float) -> NDArray[np.float64]:
 
     sizes = [max(size, 1e-12) for size in chain.sizes[1:]]
     found = minimize(product, np.log(sizes), method="L-BFGS-B")
-    return np.exp(np.clip(found.x, -300, 300))
+    best: NDArray[np.float64] = np.exp(np.clip(found.x, -300, 300))
+    return best
 
 
 def frobenius_product(chain: Chain, start: float) -> float:

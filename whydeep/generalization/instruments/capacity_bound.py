@@ -80,7 +80,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
 def _constants(table: CapacityTable) -> Mapping[str, float]:
     best = table.smallest
     return {
-        "margin": best.margin,
+        "margin": best.margin or 0.0,
         "margin loss": best.margin_loss,
         "complexity": best.complexity,
         "confidence term": best.confidence_term,
