@@ -94,10 +94,8 @@ def mnist(options: argparse.Namespace) -> None:
     """The plain certificate: train on all but `heldout` of the 60,000, count on the rest."""
     train, _ = wd.data.load(f"mnist:{options.data}")
     generator = torch.Generator().manual_seed(options.seed)
-    counted, fitted = (
-        train.take(torch.arange(60_000)[-options.heldout :]),
-        train.take(torch.arange(60_000 - options.heldout)),
-    )
+    size = options.samples - options.heldout
+    counted, fitted = train.take(torch.arange(size, options.samples)), train.take(torch.arange(size))
     began = time.perf_counter()
     trained = solver(options.epochs).train(wd.Problem(network(), fitted), generator=generator)
     found = wd.certify(trained.model.eval(), counted, delta=DELTA, train=fitted)
@@ -107,7 +105,8 @@ def mnist(options: argparse.Namespace) -> None:
 def pac_bayes(options: argparse.Namespace) -> None:
     """PAC-Bayes-kl with a prior trained on 30,000 samples, counted on the other 30,000; Q[R_n] from 1,000 draws."""
     train, _ = wd.data.load(f"mnist:{options.data}")
-    first, second = train.take(torch.arange(30_000)), train.take(torch.arange(30_000, 60_000))
+    half = options.samples // 2
+    first, second = train.take(torch.arange(half)), train.take(torch.arange(half, options.samples))
     generator = torch.Generator().manual_seed(options.seed)
     began = time.perf_counter()
     prior = learnt_prior(network(), first, solver(options.epochs), generator=generator)
@@ -130,7 +129,7 @@ def pac_bayes(options: argparse.Namespace) -> None:
 def dziugaite_roy(options: argparse.Namespace) -> None:
     """784-600-2 on MNIST's digits 0-4 against 5-9, 55,000 samples, a prior that has seen nothing."""
     train, _ = wd.data.load(f"mnist:{options.data}")
-    train = train.take(torch.arange(55_000))
+    train = train.take(torch.arange(min(55_000, options.samples)))
     data = wd.Data(train.x, (train.targets > 4).long(), "MNIST in two classes", classes=2)
     generator = torch.Generator().manual_seed(options.seed)
     with torch.random.fork_rng():
@@ -180,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["mnist", "pac-bayes", "dziugaite-roy", "digits"])
     parser.add_argument("--data", default="../shared/data/mnist")
+    parser.add_argument("--samples", type=int, default=60_000, help="of MNIST, for a quick look")
     parser.add_argument("--heldout", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--steps", type=int)
