@@ -41,9 +41,10 @@ class Case:
         line = torch.linspace(-2, 2, self.size, dtype=torch.float64)
         x, y = torch.meshgrid(line, line, indexing="ij")
         angle = 2 * math.pi * number / self.landscapes + 0.1
-        # The minimum lies on a point of the grid, away from its middle.
+        # The minimum lies on a point of the grid, away from its middle. From 2/7 = 0.286 on the arms are not convex;
+        # much longer ones are too narrow for the grid beside their root.
         x, y = x - line[self.size // 2 + 3], y - line[self.size // 2 - 2]
-        star = (x.square() + y.square()) * (1 + 0.6 * torch.sin(3 * torch.atan2(y, x) + angle))
+        star = (x.square() + y.square()) * (1 + 0.3 * torch.sin(3 * torch.atan2(y, x) + angle))
         if self.wells == 1:
             return star
         return torch.minimum(star, 0.2 + 4 * ((x + 1).square() + (y + 1).square()))
