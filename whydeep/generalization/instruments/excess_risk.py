@@ -65,7 +65,7 @@ instrument = Instrument(
     "population.",
     rank=11,
     budgets={
-        "quick": {"samples": 800, "steps": 1_000, "draws": 2},
+        "quick": {"samples": 800, "steps": 1_000, "draws": 8},
         "full": {"samples": 5_000, "steps": 1_000, "draws": 5},
     },
     applies=applies,
