@@ -39,9 +39,9 @@ class ADMM:
     sweeps: how many passes over all samples. beta: penalty, one for all layers or a tuple of one each.
     ridge: one for all layers or a tuple of one each, in units of the sum over samples, not of their mean as in
     `Problem.risk`: with n samples it weighs like ridge/n beside the mean. "auto" takes 1e-5 n for classes and 1e-11 n
-    for regression; for classes, below about 1e-6 n the accuracy tends to fall again after some tens of sweeps. On images
-    whose pixels vary little in many directions the first layer needs more: on MNIST (2e-3 n, 6e-5 n, 2e-5 n, 2e-5 n)
-    with over_relaxation 1.5 was steadier than one ridge for all, and a point or two better.
+    for regression; for classes, below about 1e-6 n the accuracy tends to fall again after some tens of sweeps. On
+    images, whose pixels vary little in many directions, the first layer needs more: on MNIST (2e-3 n, 6e-5 n, 2e-5 n,
+    2e-5 n) with over_relaxation 1.5 was a point or two better than one ridge for all.
     update: "linearised", the published method: one step on a quadratic for each W_i and V_i. "exact": such steps until
     they no longer move, Algorithm 1 to the letter up to its argmin being a local one, and far slower.
     over_relaxation: a in [1, 2): a s(W_i V_{i-1}) + (1 - a) V_i replaces s(W_i V_{i-1}) in the steps for V_i and
