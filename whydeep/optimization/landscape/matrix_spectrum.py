@@ -174,7 +174,7 @@ def matrix_spectrum(
         if callback is not None and callback(Progress(taken, most)) is True:
             return True
         # Where few directions are left, visiting them makes everything exact and costs no more than the trace's probes.
-        return size - taken > 2 * FIRST_LOOK and reached(seen)
+        return tolerance > 0 and size - taken > 2 * FIRST_LOOK and reached(seen)
 
     start = torch.randn(min(block, size), size, generator=generator, dtype=like.dtype).to(like.device)
     noise = operator.noise if isinstance(operator, Hessian) else None

@@ -43,7 +43,7 @@ def spectrum(
     operator: "hessian"; "ggn", its Gauss-Newton part; or any symmetric matrix on the parameters' space (p,), as a
     function v -> A v or an object with `@` such as curvlinops'. data: the training data by default.
     top: how many of the largest eigenvalues. tolerance: the residuals asked for, as a part of the largest
-    |eigenvalue|. trace_tolerance: the standard error asked for, as a part of the |trace|.
+    |eigenvalue|; 0 takes all steps. trace_tolerance: the standard error asked for, as a part of the |trace|.
     density: take blocks of 2 vectors, for a narrower band of the density; False takes one by one and some third fewer
     products. steps: at most so many blocks, 80 (160 without the density). probes: at most so many for the trace.
     per_layer: the same for the diagonal block of every layer, with its 3 largest eigenvalues at most.
