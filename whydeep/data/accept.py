@@ -34,6 +34,8 @@ def as_data(source: Any, *, name: str = "data", like: Data | None = None) -> Dat
         x, y = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
     else:
         raise DataError(name, f"data of type {type(source).__name__}", "give Data, a pair (x, y) or a DataLoader")
+    if not len(x):
+        raise DataError(name, "there are no samples", "give at least one")
     x = x.float() if x.dtype == torch.float64 else x
     if y.is_floating_point():
         return Data(x, y.float().reshape(len(y), -1), name)

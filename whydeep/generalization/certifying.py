@@ -165,9 +165,7 @@ def certify(
 
 
 def _data(source: Any, name: str, like: Data | None) -> Data:
-    """Return `source` as `Data`, an empty one and one of no known form refused in a sentence."""
-    if isinstance(source, list | tuple) and len(source) == 2 and len(source[0]) == 0:
-        raise DataError(name, "there are no samples", "give at least one")
+    """Return `source` as `Data`; one of no known form is refused in a sentence."""
     try:
         return as_data(source, name=name, like=like)
     except InputError:
