@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -50,9 +51,10 @@ def problem(widths: Sequence[int], samples: int) -> wd.Problem:
     return wd.Problem(model, data, loss="squared")
 
 
-def member(widths: Sequence[int], samples: int, sweeps: int) -> None:
+def member(widths: Sequence[int], samples: int, sweeps: int, double: bool) -> None:
     """One process of the run: print the seconds from sweep to sweep, the bytes, and the loss at the end."""
     torch.set_num_threads(1)
+    dtype = torch.float64 if double else torch.float32
     with joined() as group:
         times, sent = [], []
 
@@ -60,7 +62,8 @@ def member(widths: Sequence[int], samples: int, sweeps: int) -> None:
             times.append(time.perf_counter())
             sent.append(getattr(group, "sent", 0))
 
-        training = wd.optimization.ADMM(sweeps=sweeps, group=group).train(problem(widths, samples), callback=tell)
+        solver = wd.optimization.ADMM(sweeps=sweeps, group=group, dtype=dtype)
+        training = solver.train(problem(widths, samples), callback=tell)
         # The first sweep has the Gram matrix of the samples besides, and does not count.
         found = {
             "seconds": [b - a for a, b in pairwise(times)],
@@ -71,11 +74,12 @@ def member(widths: Sequence[int], samples: int, sweeps: int) -> None:
         print(json.dumps(found))
 
 
-def run(processes: int, widths: Sequence[int], samples: int, sweeps: int) -> dict[str, object]:
+def run(processes: int, widths: Sequence[int], samples: int, sweeps: int, double: bool) -> dict[str, object]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     arguments = ["--member", *map(str, widths), "--samples", str(samples), "--sweeps", str(sweeps)]
+    arguments += ["--double"] if double else []
     members = []
     for rank in range(processes):
         own = {"RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -108,19 +112,19 @@ def solves(shapes: Shapes) -> list[Callable[[], object]]:
     return calls
 
 
-def table(widths: Sequence[int], samples: int, sweeps: int, counts: Sequence[int]) -> None:
+def table(widths: Sequence[int], samples: int, sweeps: int, counts: Sequence[int], double: bool) -> None:
     torch.set_num_threads(1)
-    shapes = Shapes.of_widths(*widths)
+    shapes = replace(Shapes.of_widths(*widths), itemsize=8 if double else 4)
     weights = sum(inputs**3 / 3 + 2.0 * inputs**2 * outputs for outputs, inputs in shapes.layers)
     rate_of_solves = weights / sum(best(call) for call in solves(shapes))
-    found = {count: run(count, widths, samples, sweeps) for count in counts}
+    found = {count: run(count, widths, samples, sweeps, double) for count in counts}
     alone = min(found[1]["seconds"])
     solving = operations_of_the_solves(shapes, 1) / rate_of_solves
     rate = samples * operations_of_a_sample(shapes) / max(alone - solving, 1e-9)
     machine = Machine(products=rate, solves=rate_of_solves, link=LINK)
-    print(f"\n{'-'.join(map(str, widths))}, sigmoid, n={samples}, float32, best of {sweeps - 1} sweeps, one thread a "
-          f"process; products {rate / 1e9:.0f} and solves {rate_of_solves / 1e9:.0f} GF/s a process; "
-          f"{LINK / 1e9:g} GB/s link")  # fmt: skip
+    print(f"\n{'-'.join(map(str, widths))}, sigmoid, n={samples}, {'float64' if double else 'float32'}, best of "
+          f"{sweeps - 1} sweeps, one thread a process; products {rate / 1e9:.0f} and solves {rate_of_solves / 1e9:.0f} "
+          f"GF/s a process; {LINK / 1e9:g} GB/s link")  # fmt: skip
     print("| processes | seconds a sweep | efficiency | model, seconds | model, efficiency | MB a sweep | predicted "
           "| loss, relative to one process |\n| --- | --- | --- | --- | --- | --- | --- | --- |")  # fmt: skip
     first = seconds_of_a_sweep(shapes, samples, 1, machine)
@@ -183,6 +187,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=12_000)
     parser.add_argument("--sweeps", type=int, default=4)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--double", action="store_true", help="states in float64: the processes agree to rounding")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--layers", action="store_true")
     parser.add_argument("--streaming", action="store_true")
@@ -191,16 +196,16 @@ def main() -> None:
     widths = [784, *[options.width] * options.depth, 10]
     counts = sorted({1, *options.processes})
     if options.member:
-        member(options.member, options.samples, options.sweeps)
+        member(options.member, options.samples, options.sweeps, options.double)
     elif options.layers:
         layers(widths)
     elif options.streaming:
         streaming(widths, options.samples, options.sweeps)
     elif options.full:
         for width in (300, 1500):
-            table([784, *[width] * options.depth, 10], 60_000, options.sweeps, counts)
+            table([784, *[width] * options.depth, 10], 60_000, options.sweeps, counts, options.double)
     else:
-        table(widths, options.samples, options.sweeps, counts)
+        table(widths, options.samples, options.sweeps, counts, options.double)
 
 
 if __name__ == "__main__":
