@@ -76,9 +76,9 @@ def deflated_trace(
     values: list[float] = []
     while True:
         count = min(block, probes - len(values))
-        signs = torch.randint(2, (count, size), generator=generator).to(basis) * 2 - 1
+        signs = torch.randint(2, (count, size), generator=generator, dtype=torch.int8).to(basis) * 2 - 1
         signs = signs - (signs @ basis.T) @ basis
-        values += (signs.double() * product(signs).double()).sum(1).tolist()
+        values += (signs * product(signs)).sum(1, dtype=torch.float64).tolist()
         seen = Trace(captured, torch.tensor(values, dtype=torch.float64))
         enough = len(values) >= min(FIRST_LOOK, probes) and seen.error <= tolerance * abs(seen.value)
         if enough or len(values) >= probes:
