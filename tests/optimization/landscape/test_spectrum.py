@@ -34,7 +34,7 @@ def test_a_small_network_agrees_with_its_dense_hessian(activation: str, batch_si
     problem = small_problem(activation, dtype=torch.float64)
     truth = torch.linalg.eigvalsh(dense(problem))
     seen = spectrum(problem, top=5, batch_size=batch_size, tolerance=0.0)
-    # 59 parameters and 150 directions at most: every one is visited, and only rounding is left.
+    # 59 parameters and 140 directions at most: every one is visited, and only rounding is left.
     torch.testing.assert_close(seen.eigenvalues, truth[-5:].flip(0), rtol=0, atol=1e-10)
     assert seen.smallest == pytest.approx(float(truth[0]), abs=1e-10)
     assert seen.trace == pytest.approx(float(truth.sum()), rel=1e-10)

@@ -45,7 +45,7 @@ def spectrum(
     top: how many of the largest eigenvalues. tolerance: the residuals asked for, as a part of the largest
     |eigenvalue|; 0 takes all steps. trace_tolerance: the standard error asked for, as a part of the |trace|.
     density: take blocks of 2 vectors, for a narrower band of the density; False takes one by one and some third fewer
-    products. steps: at most so many blocks, 75 (150 without the density). probes: at most so many for the trace.
+    products. steps: at most so many blocks, 70 (140 without the density). probes: at most so many for the trace.
     per_layer: the same for the diagonal block of every layer, with its 3 largest eigenvalues at most.
     batch_size, engine, batch_norm: see `Hessian`. memory: bytes that may be used, by default what is free.
     callback: told the products done, of how many at most; returning True ends the search for eigenvalues there.
