@@ -21,6 +21,7 @@ from whydeep.optimization import (
     Backprop,
     EntropySGD,
     Parle,
+    SaddleFreeNewton,
     StochasticADMM,
     TaylorADMM,
 )
@@ -55,6 +56,7 @@ SOLVERS: dict[str, tuple[Callable[[], Solver], int, Callable[[], Solver] | None]
         3,
         lambda: Parle(replicas=2, epochs=3, inner_lr=1e300),
     ),
+    "saddle_free_newton": (lambda: SaddleFreeNewton(steps=3), 3, None),
     "stochastic_admm": (
         lambda: StochasticADMM(epochs=3, batch_size=16),
         3,
