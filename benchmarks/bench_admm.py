@@ -25,9 +25,9 @@ import torch
 from plain import admm as plain
 
 import whydeep as wd
-from whydeep.optimization.admm_iteration import ADMMIteration
-from whydeep.optimization.chain import Chain
-from whydeep.optimization.proximal import target_rows
+from whydeep.optimization.alternating.admm.iteration import ADMMIteration
+from whydeep.optimization.alternating.chain import Chain
+from whydeep.optimization.alternating.proximal import target_rows
 
 
 def best(call: Callable[[], object], repeats: int = 3) -> float:

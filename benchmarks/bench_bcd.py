@@ -22,7 +22,7 @@ import torch
 from plain import bcd as plain
 
 import whydeep as wd
-from whydeep.optimization.bcd import BCD
+from whydeep.optimization.alternating.bcd.bcd import BCD
 
 
 def best(call: Callable[[], object], repeats: int = 3) -> float:

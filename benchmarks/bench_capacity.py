@@ -17,8 +17,8 @@ import torch
 from sklearn.datasets import load_digits
 
 import whydeep as wd
-from whydeep.generalization.capacity import CapacityTable
-from whydeep.generalization.growth_function import recalled_vc_dimension
+from whydeep.generalization.capacity.growth_function import recalled_vc_dimension
+from whydeep.generalization.capacity.table import CapacityTable
 
 PROTOTYPE = {
     "VC, growth function": 12.9,

@@ -23,14 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import whydeep as wd
-from whydeep.generalization.certificate import Certificate
-from whydeep.generalization.certifying import METHODS, TRAINED
-from whydeep.generalization.disintegrated import disintegrated_certificate
-from whydeep.generalization.gaussian_posterior import around, divergence
-from whydeep.generalization.heldout import heldout_certificate
-from whydeep.generalization.learnt_prior import learnt_prior
-from whydeep.generalization.pac_bayes import confidence_nats, pac_bayes_certificate
-from whydeep.generalization.posterior_training import PosteriorTraining, train_posterior
+from whydeep.generalization.certificates.certificate import Certificate
+from whydeep.generalization.certificates.certifying import METHODS, TRAINED
+from whydeep.generalization.certificates.disintegrated import disintegrated_certificate
+from whydeep.generalization.certificates.gaussian_posterior import around, divergence
+from whydeep.generalization.certificates.heldout import heldout_certificate
+from whydeep.generalization.certificates.learnt_prior import learnt_prior
+from whydeep.generalization.certificates.pac_bayes import confidence_nats, pac_bayes_certificate
+from whydeep.generalization.certificates.posterior_training import PosteriorTraining, train_posterior
 from whydeep.optimization import Backprop
 
 DELTA = 0.05

@@ -26,7 +26,7 @@ import whydeep as wd
 from whydeep.core.training import Training
 from whydeep.networks import mlp
 from whydeep.optimization import ADMM, Backprop
-from whydeep.optimization.rescaled_start import rescaled
+from whydeep.optimization.alternating.stochastic_admm.rescaled_start import rescaled
 
 Problem, Data = wd.Problem, wd.Data
 GRIDS = {"Adam": (1e-3, 3e-3, 1e-2), "SGD": (0.03, 0.1, 0.3)}

@@ -28,9 +28,9 @@ from itertools import pairwise
 import torch
 
 import whydeep as wd
-from whydeep.optimization.distributed import joined
-from whydeep.optimization.gram import steady_factor
-from whydeep.optimization.traffic import (
+from whydeep.optimization.alternating.gram import steady_factor
+from whydeep.optimization.distributed.group import joined
+from whydeep.optimization.distributed.traffic import (
     Machine,
     Shapes,
     bytes_of_a_sweep,

@@ -20,8 +20,9 @@ import torch
 from scipy import stats
 
 import whydeep as wd
-from whydeep.optimization.landscape import index_against_energy, linear_networks, pennington_bahri, spin_glass
-from whydeep.optimization.landscape import teacher_student as students
+from whydeep.optimization.landscape import index_against_energy
+from whydeep.optimization.landscape.solvable import linear_networks, pennington_bahri, spin_glass
+from whydeep.optimization.landscape.solvable import teacher_student as students
 
 PARTS = ("linear", "index", "students", "saddles", "search")
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 import whydeep as wd
 from whydeep.optimization.landscape import Hessian, spectrum
-from whydeep.optimization.landscape.block_lanczos import Projection, block_lanczos
+from whydeep.optimization.landscape.spectra.block_lanczos import Projection, block_lanczos
 
 TOP, RESIDUAL, TRACE = 10, 1e-4, 0.02
 

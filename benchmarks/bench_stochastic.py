@@ -37,8 +37,8 @@ import whydeep as wd
 from whydeep.core.training import Training
 from whydeep.networks import mlp
 from whydeep.optimization import Backprop
-from whydeep.optimization.rescaled_start import rescaled
-from whydeep.optimization.stochastic_admm import StochasticADMM
+from whydeep.optimization.alternating.stochastic_admm.rescaled_start import rescaled
+from whydeep.optimization.alternating.stochastic_admm.stochastic_admm import StochasticADMM
 
 Problem, Data = wd.Problem, wd.Data
 

@@ -17,8 +17,8 @@ from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, or_default, spawn
 from whydeep.core.record import plain
 from whydeep.core.training import Progress, Solver
-from whydeep.generalization.certificate import Certificate
-from whydeep.generalization.certifying import METHODS, TRAINED, certify
+from whydeep.generalization.certificates.certificate import Certificate
+from whydeep.generalization.certificates.certifying import METHODS, TRAINED, certify
 from whydeep.optimization.named import by_name
 
 ALWAYS = ("binomial", "kl", "hoeffding")

@@ -149,7 +149,7 @@ def train(context: click.Context, /, as_json: bool, **options: Any) -> int:
     from whydeep.core.training import Progress
     from whydeep.examination import environment
     from whydeep.networks.source import save_weights
-    from whydeep.optimization.distributed import joined
+    from whydeep.optimization.distributed.group import joined
     from whydeep.optimization.named import by_name
 
     out: Path = options["out"]

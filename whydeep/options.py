@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from whydeep.core.data import Data
     from whydeep.core.training import Solver
-    from whydeep.optimization.distributed import Group
+    from whydeep.optimization.distributed.group import Group
 
 # Imports of whydeep stand inside the functions: --help and usage errors do not wait for PyTorch.
 
@@ -233,7 +233,7 @@ def device(name: str) -> str:
 def placed(solver: Solver, group: Group, options: Mapping[str, Any]) -> Solver:
     """Return the solver for the processes of `group`, with the checkpoint that --checkpoint and --resume ask for."""
     from whydeep.core.errors import InputError
-    from whydeep.optimization.checkpoint import Checkpoint
+    from whydeep.optimization.distributed.checkpoint import Checkpoint
 
     found: Any = solver
     kept = options["resume"] or options["checkpoint"] is not None

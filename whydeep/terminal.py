@@ -23,7 +23,7 @@ from whydeep.core.record import NOT_RUN, Record
 from whydeep.core.training import Progress as Step
 from whydeep.core.training import Training
 from whydeep.core.verdict import Verdict
-from whydeep.generalization.certificate import Certificate
+from whydeep.generalization.certificates.certificate import Certificate
 
 MARKS = {
     Verdict.HOLDS: ("consistent with", "green"),

@@ -10,7 +10,8 @@ import torch
 from problems import small_problem
 
 from whydeep.core.data import Data
-from whydeep.optimization import ADMM, BCD, DLADMM, EMSA, MSA, StochasticADMM, TaylorADMM, stochastic_admm
+from whydeep.optimization import ADMM, BCD, DLADMM, EMSA, MSA, StochasticADMM, TaylorADMM
+from whydeep.optimization.alternating.stochastic_admm import stochastic_admm
 
 SOLVERS = {
     "admm": ADMM(sweeps=2, validation=0.2),

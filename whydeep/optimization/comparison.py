@@ -24,8 +24,8 @@ from whydeep.core.randomness import spawn
 from whydeep.core.training import Outcome, Progress, Solver, Status, Training
 from whydeep.networks.mlp import initialise
 
-from .alternating import SurrogateWarning
-from .chain import Chain
+from .alternating.chain import Chain
+from .alternating.sweeps import SurrogateWarning
 from .named import by_name
 
 HELD_BACK = 0.1

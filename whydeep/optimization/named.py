@@ -14,18 +14,18 @@ from whydeep.core.errors import InputError
 from whydeep.core.problem import Problem
 from whydeep.core.training import Solver
 
-from .admm import ADMM
+from .alternating.admm.admm import ADMM
+from .alternating.bcd.bcd import BCD
+from .alternating.chain import Chain
+from .alternating.dladmm import DLADMM
+from .alternating.stochastic_admm.stochastic_admm import StochasticADMM
+from .alternating.taylor import TaylorADMM
 from .backprop import Backprop
-from .bcd import BCD
-from .chain import Chain
-from .dladmm import DLADMM
 from .entropy_sgd import EntropySGD
+from .langevin.sgld import SGLD
 from .msa import EMSA, MSA
 from .parle import Parle
 from .saddle_free_newton import SaddleFreeNewton
-from .sgld import SGLD
-from .stochastic_admm import StochasticADMM
-from .taylor import TaylorADMM
 
 
 def _passes(samples: int, batch: int, steps: int, most: int = 60) -> int:

@@ -15,7 +15,7 @@ from whydeep.core.problem import Problem
 from whydeep.core.training import Callback, Outcome, Progress, Status, Training
 
 from .landscape.critical_points import dense_hessian
-from .landscape.hessian import Hessian
+from .landscape.spectra.hessian import Hessian
 
 
 @dataclass(frozen=True)

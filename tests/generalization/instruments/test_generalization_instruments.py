@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from whydeep.core import Answer, Data, Observation, Problem, Subject, Verdict, exact
 from whydeep.core.instrument import Instrument
 from whydeep.core.record import Section, plain
+from whydeep.generalization.certificates.inversion import binomial_tail_inverse
 from whydeep.generalization.instruments import capacity_bound, heldout_certificate, random_labels
-from whydeep.generalization.inversion import binomial_tail_inverse
 from whydeep.networks import mlp
 from whydeep.optimization.backprop import Backprop
 

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from whydeep.core import Verdict, check
-from whydeep.generalization.inversion import binomial_tail_inverse
+from whydeep.generalization.certificates.inversion import binomial_tail_inverse
 from whydeep.generalization.theorems import held_out_certificate_covers as theorem
 
 GENERATOR = torch.Generator().manual_seed(0)

@@ -6,8 +6,8 @@ from torch import nn
 from whydeep.core import Data, Observation, Problem, Subject, Table, exact
 from whydeep.networks import mlp
 from whydeep.optimization import Backprop
+from whydeep.optimization.alternating.proximal import target_rows
 from whydeep.optimization.instruments.admm_beside_adam import answer, applies, instrument, run
-from whydeep.optimization.proximal import target_rows
 
 SMALL = {"samples": 40, "hidden_layers": 2, "sweeps": 4, "epochs": 5, "pilot_epochs": 1}
 

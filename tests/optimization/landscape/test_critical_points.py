@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from whydeep.core import Data, InputError, Problem
 from whydeep.networks import mlp
-from whydeep.optimization.landscape import linear_networks
 from whydeep.optimization.landscape.critical_points import LinearModel, dense_hessian, find_critical_point
-from whydeep.optimization.landscape.hessian import Hessian
+from whydeep.optimization.landscape.solvable import linear_networks
+from whydeep.optimization.landscape.spectra.hessian import Hessian
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from whydeep.core import Data, InputError, Problem
 from whydeep.networks import linear, mlp
-from whydeep.optimization.landscape import linear_networks
 from whydeep.optimization.landscape.critical_points import dense_hessian
 from whydeep.optimization.landscape.index_against_energy import gauss_newton, index_against_energy
+from whydeep.optimization.landscape.solvable import linear_networks
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

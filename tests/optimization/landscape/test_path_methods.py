@@ -13,8 +13,8 @@ from whydeep.core import Data, InputError, Problem
 from whydeep.networks import cnn, linear, mlp
 from whydeep.optimization import Backprop
 from whydeep.optimization.landscape import Path, path
-from whydeep.optimization.landscape.grassmann import joined, rotation_power
-from whydeep.optimization.landscape.leg import distance
+from whydeep.optimization.landscape.paths.grassmann import joined, rotation_power
+from whydeep.optimization.landscape.paths.leg import distance
 
 
 def risk_at(problem: Problem, found: Path, position: float) -> float:

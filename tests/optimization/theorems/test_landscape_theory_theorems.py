@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from whydeep.core import Verdict, check
-from whydeep.optimization.landscape import linear_networks, pennington_bahri, perturbed_convex
+from whydeep.optimization.landscape.solvable import linear_networks, pennington_bahri, perturbed_convex
 from whydeep.optimization.theorems import a_zero_slice_at_a_local_minimum_makes_it_global as zero_slice
 from whydeep.optimization.theorems import deep_linear_networks_have_saddles_without_negative_curvature as flat_saddles
 from whydeep.optimization.theorems import gradient_descent_converges_on_a_perturbed_convex_function as perturbed

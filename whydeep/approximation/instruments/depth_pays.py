@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from whydeep.approximation.depth import Contender, Trial, average, compete, matching_width, rule_of_three, scores
+from whydeep.approximation.ridge import ridge_sum
 from whydeep.core.data import Data
 from whydeep.core.evaluation import evaluating
 from whydeep.core.exhibit import Curve, Line, Table
@@ -22,9 +24,6 @@ from whydeep.core.training import Solver
 from whydeep.networks import linear, mlp
 from whydeep.networks.mlp import ACTIVATIONS
 from whydeep.optimization import Backprop
-
-from ..depth import Contender, Trial, average, compete, matching_width, rule_of_three, scores
-from ..ridge import ridge_sum
 
 RATES = {3: (1e-3, 3e-3, 1e-2), 5: (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
 ROUNDS = (1, 3, 10)

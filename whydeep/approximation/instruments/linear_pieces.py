@@ -6,13 +6,12 @@ import math
 
 import torch
 
+from whydeep.approximation.pieces import kinks, pieces
+from whydeep.approximation.piecewise import obstacle
 from whydeep.core.exhibit import Curve, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact, mean
 from whydeep.core.randomness import spawn
-
-from ..pieces import kinks, pieces
-from ..piecewise import obstacle
 
 MOST_UNITS = 60_000
 """Beyond this a segment takes minutes: its cost grows like the square of the units (pieces times units)."""

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
+from whydeep.approximation.constructive import sawtooth
+from whydeep.approximation.pieces import pieces
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-
-from ..constructive import sawtooth
-from ..pieces import pieces
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
+from whydeep.approximation.constructive import squaring
+from whydeep.approximation.pieces import pieces
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-
-from ..constructive import squaring
-from ..pieces import pieces
 
 
 @dataclass(frozen=True)

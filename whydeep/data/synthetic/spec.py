@@ -9,8 +9,8 @@ import torch
 
 from whydeep.core.data import Data
 from whydeep.core.errors import InputError
+from whydeep.data.spec import Spec
 
-from ..spec import Spec
 from .compositional import compositional
 from .gaussian_mixture import gaussian_mixture
 from .ridge_sum import ridge_sum

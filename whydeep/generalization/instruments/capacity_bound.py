@@ -12,8 +12,8 @@ from whydeep.core.exhibit import Curve, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact, proportion
 from whydeep.core.verdict import Assumption, Prediction
-from whydeep.generalization.capacity import CapacityTable, capacity_table
-from whydeep.generalization.chain import why_no_chain
+from whydeep.generalization.capacity.chain import why_no_chain
+from whydeep.generalization.capacity.table import CapacityTable, capacity_table
 from whydeep.generalization.risk import mistakes
 
 DELTA = 0.05

@@ -12,7 +12,7 @@ from whydeep.core.measurement import exact
 from whydeep.core.numbers import percent
 from whydeep.core.randomness import global_seed
 from whydeep.data.corruption import label_noise
-from whydeep.generalization.double_descent import random_features, width_sweep
+from whydeep.generalization.experiments.double_descent import random_features, width_sweep
 from whydeep.networks.mlp import mlp
 from whydeep.optimization.backprop import Backprop
 

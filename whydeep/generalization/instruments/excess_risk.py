@@ -7,7 +7,7 @@ import torch
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import exact
 from whydeep.core.numbers import plain
-from whydeep.generalization.excess_risk import split_excess_risk
+from whydeep.generalization.experiments.excess_risk import split_excess_risk
 
 
 def applies(subject: Subject) -> str | None:

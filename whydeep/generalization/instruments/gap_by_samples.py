@@ -8,7 +8,7 @@ import torch
 from whydeep.core.exhibit import Curve, Line
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import exact, mean
-from whydeep.generalization.learning_curve import LearningCurve, gap_by_samples
+from whydeep.generalization.experiments.learning_curve import LearningCurve, gap_by_samples
 from whydeep.optimization.backprop import Backprop
 
 LEAST = 16

@@ -10,7 +10,7 @@ from whydeep.core.exhibit import Curve, Line
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import exact
 from whydeep.core.numbers import plain
-from whydeep.generalization.gradient_noise import GradientNoise, gradient_noise
+from whydeep.generalization.experiments.gradient_noise import GradientNoise, gradient_noise
 
 NUMBERS = 20_000_000
 """The most entries of the table of gradients, samples times parameters: 160 MB in float64."""

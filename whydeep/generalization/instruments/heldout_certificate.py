@@ -10,8 +10,8 @@ from whydeep.core.exhibit import Curve, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.numbers import percent
-from whydeep.generalization.certificate import Certificate
-from whydeep.generalization.heldout import BOUNDS, heldout_certificate
+from whydeep.generalization.certificates.certificate import Certificate
+from whydeep.generalization.certificates.heldout import BOUNDS, heldout_certificate
 from whydeep.generalization.risk import decompose
 
 DELTA = 0.05

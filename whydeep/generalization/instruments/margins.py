@@ -10,7 +10,7 @@ from whydeep.core.exhibit import Curve, Line
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import exact
 from whydeep.core.numbers import percent
-from whydeep.generalization.chain import read_chain, why_no_chain
+from whydeep.generalization.capacity.chain import read_chain, why_no_chain
 from whydeep.generalization.risk import margins
 
 POINTS = 60

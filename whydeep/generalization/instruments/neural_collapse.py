@@ -7,7 +7,7 @@ import torch
 from whydeep.core.exhibit import Curve, Line
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import exact
-from whydeep.generalization.neural_collapse import NeuralCollapse, last_linear, neural_collapse
+from whydeep.generalization.experiments.neural_collapse import NeuralCollapse, last_linear, neural_collapse
 
 COLLAPSED = 0.1
 """NC1 at which the classes count as collapsed: within them a tenth of the spread between them, a direction."""

@@ -9,7 +9,7 @@ from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Sub
 from whydeep.core.measurement import exact
 from whydeep.core.numbers import percent
 from whydeep.core.training import Solver
-from whydeep.generalization.learning_curve import Overtraining, overtrain
+from whydeep.generalization.experiments.learning_curve import Overtraining, overtrain
 from whydeep.optimization.backprop import Backprop
 
 RISEN = 1.1

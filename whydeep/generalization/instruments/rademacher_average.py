@@ -9,7 +9,7 @@ import torch
 from whydeep.core.exhibit import Curve, Line
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact
-from whydeep.generalization.rademacher_average import rademacher_average
+from whydeep.generalization.capacity.rademacher_average import rademacher_average
 from whydeep.optimization.backprop import Backprop
 
 HALF = 0.5

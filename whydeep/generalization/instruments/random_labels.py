@@ -13,7 +13,7 @@ from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Sub
 from whydeep.core.measurement import Measurement, exact, mean, proportion
 from whydeep.core.numbers import percent
 from whydeep.core.training import Solver
-from whydeep.generalization.random_labels import CORRUPTIONS, FITTED, Fit, fit_corrupted
+from whydeep.generalization.experiments.random_labels import CORRUPTIONS, FITTED, Fit, fit_corrupted
 from whydeep.optimization.backprop import Backprop
 
 # A misclassified sample costs at least ln 2 (cross-entropy), 1/4 (squared) or 1 (hinge), so at this risk at most

@@ -20,8 +20,8 @@ from whydeep.core.measurement import Measurement
 from whydeep.core.problem import Problem
 from whydeep.core.verdict import Prediction
 from whydeep.data.synthetic import spirals
-from whydeep.generalization.chain import read_chain
-from whydeep.generalization.growth_function import log_growth
+from whydeep.generalization.capacity.chain import read_chain
+from whydeep.generalization.capacity.growth_function import log_growth
 from whydeep.generalization.risk import mistakes
 from whydeep.networks.mlp import mlp
 from whydeep.optimization.backprop import Backprop

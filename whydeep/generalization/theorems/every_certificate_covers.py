@@ -23,10 +23,10 @@ from whydeep.core.claim import Claim
 from whydeep.core.data import Data
 from whydeep.core.measurement import Measurement, proportion
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.disintegrated import disintegrated_certificate
-from whydeep.generalization.gaussian_posterior import around
-from whydeep.generalization.heldout import BOUNDS, heldout_certificate
-from whydeep.generalization.pac_bayes import pac_bayes_certificate
+from whydeep.generalization.certificates.disintegrated import disintegrated_certificate
+from whydeep.generalization.certificates.gaussian_posterior import around
+from whydeep.generalization.certificates.heldout import BOUNDS, heldout_certificate
+from whydeep.generalization.certificates.pac_bayes import pac_bayes_certificate
 
 RISK = 0.5
 METHODS = (*BOUNDS, "pac-bayes-kl", "disintegrated")

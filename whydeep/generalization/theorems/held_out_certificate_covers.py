@@ -24,7 +24,7 @@ from scipy import stats
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, proportion
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.inversion import binomial_tail_inverse
+from whydeep.generalization.certificates.inversion import binomial_tail_inverse
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 sqrt(n).
 
 Statement (Golowich, Rakhlin and Shamir 2018, Theorem 1, with the constant derived in
-`whydeep.generalization.peeling`): of L layers with Frobenius norms of product P, on inputs of root mean square norm
-B, P B (sqrt(2 (L-1) ln 2) + 1) / sqrt(n).
+`whydeep.generalization.capacity.peeling`): of L layers with Frobenius norms of product P, on inputs of root mean
+square norm B, P B (sqrt(2 (L-1) ln 2) + 1) / sqrt(n).
 Source: as said; slide "Traditional Learning Theory" (Rademacher, O(mu^L)).
 Assumptions: the norms are those of the class; the activation is 1-Lipschitz and positively homogeneous.
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, mean
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.peeling import golowich_rademacher
+from whydeep.generalization.capacity.peeling import golowich_rademacher
 
 
 @dataclass(frozen=True)

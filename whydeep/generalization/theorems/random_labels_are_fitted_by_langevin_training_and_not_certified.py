@@ -24,8 +24,8 @@ from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.training import Outcome, Status
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.inversion import kl_inverse
-from whydeep.optimization.sgld import SGLD
+from whydeep.generalization.certificates.inversion import kl_inverse
+from whydeep.optimization.langevin.sgld import SGLD
 
 
 @dataclass(frozen=True)

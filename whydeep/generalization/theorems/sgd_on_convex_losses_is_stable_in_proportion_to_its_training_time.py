@@ -3,7 +3,7 @@
 Statement: for convex, L-Lipschitz, B-smooth losses and steps eta_t <= 2/B, one sample a step, replacing one of n
 samples changes the expected loss at any point by at most 2 L^2 / n sum_t eta_t.
 Source: Hardt, Recht and Singer 2016, "Train faster, generalize better", Theorem 3.8 (number recalled, not checked
-against the paper; the proof is in whydeep.generalization.stability).
+against the paper; the proof is in whydeep.generalization.certificates.stability).
 Assumptions: convexity; L; steps of at most 2/B; indices drawn uniformly.
 
 The case is nearly the worst: Huber's loss h(w - z), quadratic within 1 and linear outside (L = B = 1), with samples far
@@ -24,7 +24,7 @@ from torch import Tensor
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.stability import convex_stability
+from whydeep.generalization.certificates.stability import convex_stability
 
 DEVIATIONS = 4.0
 CONFIDENCE = 1 - 2 * float(stats.norm.sf(DEVIATIONS))

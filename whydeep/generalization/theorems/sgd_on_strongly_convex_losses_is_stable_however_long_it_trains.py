@@ -4,7 +4,7 @@ Statement: for gamma-strongly convex, B-smooth losses that are L-Lipschitz on a 
 projected, and a constant step eta <= 1/B, one sample a step, replacing one of n samples changes the expected loss at
 any point by at most 2 L^2 / (gamma n), after any number of steps.
 Source: Hardt, Recht and Singer 2016, "Train faster, generalize better", Theorem 3.9 (number recalled, not checked
-against the paper; the proof is in whydeep.generalization.stability).
+against the paper; the proof is in whydeep.generalization.certificates.stability).
 Assumptions: strong convexity with gamma; eta <= 1/B.
 
 The case: (w - z)^2 / 2 on [-1, 1] with z in [-1, 1]: gamma = B = 1 and L = 2. The replaced sample is 1 against -1, the
@@ -22,7 +22,7 @@ from scipy import stats
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.stability import strongly_convex_stability
+from whydeep.generalization.certificates.stability import strongly_convex_stability
 
 DEVIATIONS = 4.0
 CONFIDENCE = 1 - 2 * float(stats.norm.sf(DEVIATIONS))

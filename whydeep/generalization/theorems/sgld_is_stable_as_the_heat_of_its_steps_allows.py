@@ -6,7 +6,7 @@ Statement: with full gradients, losses in [0, M] and every sample's gradient of 
 
 for w_N' trained on data with one sample replaced; so the expected generalization gap is at most that.
 Source: Mou, Wang, Zhai and Zheng 2018 (the slide's form, where no constant is given); with this constant Theorem 7.23
-of Zhang 2023, "Mathematical Analysis of Machine Learning"; derived in whydeep.generalization.stability.
+of Zhang 2023, "Mathematical Analysis of Machine Learning"; derived in whydeep.generalization.certificates.stability.
 Assumption: no sample's gradient is longer than L.
 
 The case is nearly the worst one: gradients +-L that do not depend on w, so that w_N and w_N' are Gaussians 2 L T / n
@@ -25,8 +25,8 @@ from scipy import stats
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.stability import langevin_stability
-from whydeep.optimization.sgld import SGLD
+from whydeep.generalization.certificates.stability import langevin_stability
+from whydeep.optimization.langevin.sgld import SGLD
 
 DEVIATIONS = 4.0
 CONFIDENCE = 1 - 2 * float(stats.norm.sf(DEVIATIONS))

@@ -6,7 +6,7 @@ P that of the same update without the data's gradient. With probability 1 - delt
     kl(R_n(w_N) || R(w_N)) <= (ln dQ/dP(path) + ln(2 sqrt(n) / delta)) / n.
 
 Source: Rivasplata, Kuzborskij, Szepesvari and Shawe-Taylor 2020 (disintegrated bounds; recalled, not checked against
-the paper); the log-ratio of paths is derived in whydeep.optimization.langevin_path. The lecture's slide on the
+the paper); the log-ratio of paths is derived in whydeep.optimization.langevin.path. The lecture's slide on the
 PAC-Bayes bound of SGLD has the same sum in expectation.
 Assumption: the start does not depend on the samples.
 
@@ -27,8 +27,8 @@ from torch import nn
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, proportion
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.inversion import kl_inverse
-from whydeep.optimization.sgld import SGLD
+from whydeep.generalization.certificates.inversion import kl_inverse
+from whydeep.optimization.langevin.sgld import SGLD
 
 
 @dataclass(frozen=True)

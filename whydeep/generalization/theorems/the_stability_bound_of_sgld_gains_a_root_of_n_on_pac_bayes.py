@@ -5,8 +5,8 @@ L sqrt(beta sum eta / 2) / n, and the PAC-Bayes bound (the path's divergence by 
 sqrt(beta sum eta_k ||g_k||^2 / (8 n)). Their ratio is 2 (L / g) / sqrt(n), g^2 the mean of ||g_k||^2 on the path: the
 stability bound is the tighter one when the gradient keeps a fixed size against L while n grows, by a factor that falls
 like n^-1/2; the PAC-Bayes bound is, when training soon makes the gradient of the risk small against L.
-Source: the slides' two theorems (Mou, Wang, Zhai and Zheng 2018), constants derived in whydeep.generalization.stability
-and whydeep.optimization.langevin_path.
+Source: the slides' two theorems (Mou, Wang, Zhai and Zheng 2018), constants derived in
+whydeep.generalization.certificates.stability and whydeep.optimization.langevin.path.
 Assumption: the gradient along the path does not vanish as n grows.
 """
 
@@ -23,8 +23,8 @@ from torch import nn
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.stability import langevin_stability
-from whydeep.optimization.sgld import SGLD
+from whydeep.generalization.certificates.stability import langevin_stability
+from whydeep.optimization.langevin.sgld import SGLD
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-from whydeep.generalization.expressivity import Memoriser, memorising_network
+from whydeep.generalization.experiments.expressivity import Memoriser, memorising_network
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from whydeep.core.measurement import Measurement, exact, proportion
 from whydeep.core.numbers import percent
 from whydeep.core.randomness import global_seed, spawn
 from whydeep.networks.mlp import mlp
-from whydeep.optimization.admm import ADMM
+from whydeep.optimization.alternating.admm.admm import ADMM
+from whydeep.optimization.alternating.chain import Chain
 from whydeep.optimization.backprop import Backprop
-from whydeep.optimization.chain import Chain
 from whydeep.optimization.comparison import HELD_BACK, Candidate, Entry, Run, Start, compare, corrected
 from whydeep.optimization.standing import progress
 

@@ -18,11 +18,11 @@ from whydeep.core.randomness import spawn
 from whydeep.core.training import Training
 from whydeep.core.verdict import Assumption, Prediction
 from whydeep.networks.mlp import initialise
+from whydeep.optimization.alternating.admm.admm import ADMM
+from whydeep.optimization.lagrangian.compliance import Rung, ladder, smallest_convergent
+from whydeep.optimization.lagrangian.conditions import Conditions, theorem_conditions
+from whydeep.optimization.lagrangian.kkt import kkt_residuals
 
-from ..admm import ADMM
-from ..compliance import Rung, ladder, smallest_convergent
-from ..conditions import Conditions, theorem_conditions
-from ..lagrangian import kkt_residuals
 from .vanishing_updates import applies
 
 USEFUL_BETA, USEFUL_RIDGE = 1.0, 1e-2

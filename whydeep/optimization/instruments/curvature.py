@@ -15,12 +15,11 @@ from whydeep.core.numbers import plain
 from whydeep.core.parameters import named
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
-
-from ..landscape.hessian import Hessian
-from ..landscape.learned import learned, too_little
-from ..landscape.matrix_spectrum import Spectrum, matrix_spectrum
-from ..landscape.slices import rise
-from ..landscape.spectrum import parameters_by_layer, spectrum
+from whydeep.optimization.landscape.paths.learned import learned, too_little
+from whydeep.optimization.landscape.slices.line import rise
+from whydeep.optimization.landscape.spectra.hessian import Hessian
+from whydeep.optimization.landscape.spectra.matrix_spectrum import Spectrum, matrix_spectrum
+from whydeep.optimization.landscape.spectra.spectrum import parameters_by_layer, spectrum
 
 STEP = 0.01
 """The length of the step, as a fraction of the length of the weights."""

@@ -14,8 +14,14 @@ from whydeep.core.measurement import Measurement, exact, mean
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
 from whydeep.core.verdict import Assumption, Prediction
-
-from ..gradient_flow import GradientNorms, MeanField, dense_layers, gradient_norms, mean_field, weight_layers
+from whydeep.optimization.gradient_flow import (
+    GradientNorms,
+    MeanField,
+    dense_layers,
+    gradient_norms,
+    mean_field,
+    weight_layers,
+)
 
 VANISHES, FADES = 1e-3, 1e-1
 WIDE = 100

@@ -13,11 +13,10 @@ from whydeep.core.numbers import plain
 from whydeep.core.parameters import named
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
-
-from ..landscape.learned import learned, too_little
-from ..landscape.plane import Plane, random_direction
-from ..landscape.slices import Slice, line_slice
-from ..landscape.surface import Surface, curvature_map, surface
+from whydeep.optimization.landscape.paths.learned import learned, too_little
+from whydeep.optimization.landscape.slices.line import Slice, line_slice
+from whydeep.optimization.landscape.slices.plane import Plane, random_direction
+from whydeep.optimization.landscape.slices.surface import Surface, curvature_map, surface
 
 LOST = 0.1
 """The valley ends where the risk has risen by this fraction of what the network has learned."""

@@ -16,11 +16,10 @@ from whydeep.core.measurement import Measurement, exact, mean
 from whydeep.core.numbers import plain
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
-
-from ..landscape.learned import learned, too_little
-from ..landscape.leg import Path
-from ..landscape.paths import path
-from ..landscape.profile import Profile, along
+from whydeep.optimization.landscape.paths.learned import learned, too_little
+from whydeep.optimization.landscape.paths.leg import Path
+from whydeep.optimization.landscape.paths.path import path
+from whydeep.optimization.landscape.paths.profile import Profile, along
 
 CONNECTED = 0.02
 """Joined by a path when its barrier is at most this fraction of what the network has learned."""

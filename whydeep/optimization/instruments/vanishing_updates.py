@@ -18,11 +18,10 @@ from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, spawn
 from whydeep.core.training import Solver
 from whydeep.networks.mlp import mlp
-from whydeep.optimization.admm import ADMM
+from whydeep.optimization.alternating.admm.admm import ADMM
+from whydeep.optimization.alternating.proximal import target_rows
 from whydeep.optimization.backprop import Backprop
-from whydeep.optimization.proximal import target_rows
-
-from ..saturation import Saturation, saturation, update_sizes
+from whydeep.optimization.saturation import Saturation, saturation, update_sizes
 
 VANISHED = 1e-3
 """Updates have vanished where the first layer moves by less than this fraction of its own weights."""

@@ -21,7 +21,7 @@ from whydeep.core.errors import InputError
 from whydeep.core.parameters import named, unflatten
 from whydeep.core.problem import Problem
 
-from .hessian import Hessian, twice_differentiable
+from .spectra.hessian import Hessian, twice_differentiable
 
 Kind = Literal["critical", "gradient-flat", "unfinished"]
 

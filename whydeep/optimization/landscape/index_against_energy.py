@@ -19,8 +19,8 @@ from whydeep.core.errors import InputError
 from whydeep.core.exhibit import Curve, Line
 from whydeep.core.problem import Problem
 
-from . import pennington_bahri
 from .critical_points import SearchEnd, dense_hessian, find_critical_point, in_double
+from .solvable import pennington_bahri
 
 
 @dataclass(frozen=True)

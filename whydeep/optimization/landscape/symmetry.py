@@ -16,8 +16,8 @@ from whydeep.core.exhibit import Table
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
 
-from .unit_sets import Units
-from .units import Wiring, reordered, wiring
+from .paths.unit_sets import Units
+from .paths.units import Wiring, reordered, wiring
 
 Kind = Literal["permutation", "sign", "rescaling", "general linear", "shift of the outputs"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from whydeep.core.exhibit import Curve
 from whydeep.core.measurement import Measurement
 
-from ..sgld import SGLD
+from .sgld import SGLD
 
 Force = Callable[[Tensor], Tensor]
 """The derivative F' of the energy, coordinate by coordinate: (m,) -> (m,)."""

@@ -31,11 +31,11 @@ from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
 from whydeep.core.verdict import Prediction
 from whydeep.networks.mlp import mlp
-from whydeep.optimization.admm_sweep import weight_step
-from whydeep.optimization.chain import Chain
-from whydeep.optimization.lagrangian import Lagrangian, State
-from whydeep.optimization.majoriser import exact_constant
-from whydeep.optimization.proximal import output_loss, target_rows
+from whydeep.optimization.alternating.admm.sweep import weight_step
+from whydeep.optimization.alternating.chain import Chain
+from whydeep.optimization.alternating.majoriser import exact_constant
+from whydeep.optimization.alternating.proximal import output_loss, target_rows
+from whydeep.optimization.lagrangian.kkt import Lagrangian, State
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape.factorization import concentrate, descend, objective, zero_slices
+from whydeep.optimization.landscape.solvable.factorization import concentrate, descend, objective, zero_slices
 
 
 @dataclass(frozen=True)

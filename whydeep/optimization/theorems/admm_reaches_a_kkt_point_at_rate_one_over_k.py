@@ -26,10 +26,10 @@ from whydeep.core.measurement import Measurement, exact
 from whydeep.core.problem import Problem
 from whydeep.core.training import Outcome, Status
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.admm_sweep import sweep
-from whydeep.optimization.conditions import theorem_conditions
-from whydeep.optimization.lagrangian import State, lagrangian_of
-from whydeep.optimization.majoriser import exact_constant
+from whydeep.optimization.alternating.admm.sweep import sweep
+from whydeep.optimization.alternating.majoriser import exact_constant
+from whydeep.optimization.lagrangian.conditions import theorem_conditions
+from whydeep.optimization.lagrangian.kkt import State, lagrangian_of
 
 
 @dataclass(frozen=True)

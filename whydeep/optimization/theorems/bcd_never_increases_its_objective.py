@@ -25,10 +25,9 @@ from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
 from whydeep.networks import mlp
-
-from ..bcd_three import ThreeSplitting
-from ..chain import Chain
-from ..proximal import SQUARED
+from whydeep.optimization.alternating.bcd.three import ThreeSplitting
+from whydeep.optimization.alternating.chain import Chain
+from whydeep.optimization.alternating.proximal import SQUARED
 
 
 @dataclass(frozen=True)

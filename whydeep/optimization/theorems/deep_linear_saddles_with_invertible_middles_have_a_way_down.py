@@ -20,7 +20,7 @@ from torch import Tensor
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape import linear_networks
+from whydeep.optimization.landscape.solvable import linear_networks
 
 
 @dataclass(frozen=True)

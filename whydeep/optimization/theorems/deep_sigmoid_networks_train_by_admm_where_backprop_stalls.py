@@ -24,10 +24,10 @@ from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, spawn
 from whydeep.core.verdict import Prediction
 from whydeep.networks.mlp import mlp
-from whydeep.optimization.admm_sweep import sweep
+from whydeep.optimization.alternating.admm.sweep import sweep
+from whydeep.optimization.alternating.majoriser import published_constant
 from whydeep.optimization.backprop import Backprop
-from whydeep.optimization.lagrangian import State, lagrangian_of
-from whydeep.optimization.majoriser import published_constant
+from whydeep.optimization.lagrangian.kkt import State, lagrangian_of
 
 VANISHED = 1e-3
 

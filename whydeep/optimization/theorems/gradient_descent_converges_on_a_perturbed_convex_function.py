@@ -16,7 +16,7 @@ import torch
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape import perturbed_convex
+from whydeep.optimization.landscape.solvable import perturbed_convex
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from whydeep.core.measurement import Measurement, exact
 from whydeep.core.problem import Problem
 from whydeep.core.verdict import Prediction
 from whydeep.networks.mlp import mlp
-from whydeep.optimization.admm_sweep import sweep, weight_step
-from whydeep.optimization.lagrangian import Lagrangian, State, lagrangian_of
-from whydeep.optimization.majoriser import exact_constant
+from whydeep.optimization.alternating.admm.sweep import sweep, weight_step
+from whydeep.optimization.alternating.majoriser import exact_constant
+from whydeep.optimization.lagrangian.kkt import Lagrangian, State, lagrangian_of
 
 
 @dataclass(frozen=True)

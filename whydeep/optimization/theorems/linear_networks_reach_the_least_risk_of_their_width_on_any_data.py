@@ -18,7 +18,7 @@ from torch import Tensor
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape.linear_networks import least_risk
+from whydeep.optimization.landscape.solvable.linear_networks import least_risk
 
 
 @dataclass(frozen=True)

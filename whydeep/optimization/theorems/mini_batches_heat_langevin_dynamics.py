@@ -21,7 +21,7 @@ from scipy import stats
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.sgld import SGLD
+from whydeep.optimization.langevin.sgld import SGLD
 
 DEVIATIONS = 4.0
 CONFIDENCE = 1 - 2 * float(stats.norm.sf(DEVIATIONS))

@@ -20,7 +20,7 @@ from torch import Tensor
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, proportion
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape import spin_glass
+from whydeep.optimization.landscape.solvable import spin_glass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Statement: for W_k = I + A_k, k = 1..K, with every |A_k| <= tau < 1,
 |grad R|^2 >= 2 K (1 - tau)^(2K - 2) sigma_min(Sxx) (R - min R).
 Source: Hardt and Ma (2016); lecture, "Linear Networks". The constant is derived in
-`whydeep.optimization.landscape.linear_networks.gradient_lower_bound`.
+`whydeep.optimization.landscape.solvable.linear_networks.gradient_lower_bound`.
 Assumptions: residual layers, all |A_k| < 1, Sxx of full rank.
 """
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape.quadratic_networks import descend, risk
+from whydeep.optimization.landscape.solvable.quadratic_networks import descend, risk
 
 
 @dataclass(frozen=True)

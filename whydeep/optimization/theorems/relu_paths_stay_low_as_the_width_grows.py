@@ -22,7 +22,7 @@ from whydeep.core.data import Data
 from whydeep.core.measurement import Measurement, mean
 from whydeep.core.problem import Problem
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape.paths import path
+from whydeep.optimization.landscape.paths.path import path
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from scipy import stats
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.sgld import SGLD
+from whydeep.optimization.langevin.sgld import SGLD
 
 # Four standard deviations on either side: a correct estimate misses its interval with probability 6.3e-5.
 DEVIATIONS = 4.0

@@ -19,7 +19,7 @@ import torch
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape import pennington_bahri
+from whydeep.optimization.landscape.solvable import pennington_bahri
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape.tensor_power import power_iteration
+from whydeep.optimization.landscape.solvable.tensor_power import power_iteration
 
 
 @dataclass(frozen=True)

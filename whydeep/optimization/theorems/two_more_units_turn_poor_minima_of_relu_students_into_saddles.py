@@ -17,7 +17,7 @@ from torch import Tensor
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape.teacher_student import NEAR_GLOBAL, descend
+from whydeep.optimization.landscape.solvable.teacher_student import NEAR_GLOBAL, descend
 
 
 @dataclass(frozen=True)

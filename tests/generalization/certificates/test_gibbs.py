@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from problems import blobs, digits
+from torch import nn
+
+from whydeep.core import Data
+from whydeep.data.corruption import random_labels
+from whydeep.generalization import certify
+from whydeep.generalization.certificates.gaussian_posterior import Gaussian, around
+from whydeep.generalization.certificates.gibbs import (
+    CONDITION,
+    Ladder,
+    _at,
+    _State,
+    climb,
+    gibbs_certificate,
+    log_acceptance,
+)
+from whydeep.generalization.fresh_weights import fresh_weights
+from whydeep.networks import mlp
+
+
+def coin() -> tuple[Gaussian, Data]:
+    """Two scores w_0, w_1 ~ N(0, 1) for every sample; four labels in five are 0."""
+    model = nn.Linear(1, 2, bias=False).double()
+    nn.init.zeros_(model.weight)
+    y = (torch.arange(50) % 5 == 0).long()
+    return around(model, 1.0), Data(torch.ones(50, 1, dtype=torch.float64), y, classes=2)
+
+
+def quadrature(t: float) -> tuple[float, float]:
+    """E_t F and KL(G_t || prior) on a fine grid: F depends on d = w_0 - w_1 ~ N(0, 2) alone."""
+    d = np.linspace(-12, 12, 4_001)
+    loss = 0.8 * np.logaddexp(0, -d) + 0.2 * np.logaddexp(0, d)
+    prior = np.exp(-d * d / 4)
+    prior /= prior.sum()
+    tilted = prior * np.exp(-t * loss)
+    normal = tilted.sum()
+    tilted /= normal
+    mean = float((tilted * loss).sum())
+    return mean, -t * mean - math.log(normal)
+
+
+def exact_ladder(temperatures: np.ndarray) -> Ladder:
+    """A ladder without any error: three chains that all saw the quadrature's means."""
+    means = torch.tensor([[quadrature(t)[0]] * 3 for t in temperatures], dtype=torch.float64)
+    zero = torch.zeros_like(means)
+    return Ladder(torch.tensor(temperatures), means, zero, zero)
+
+
+def test_the_integral_over_temperatures_is_the_kl_from_above_and_below() -> None:
+    for beta in (1.0, 20.0, 100.0):
+        truth = quadrature(beta)[1]
+        coarse, fine = (exact_ladder(np.linspace(0, beta, k + 1)).nats(k) for k in (8, 512))
+        for above, below in (coarse, fine):
+            assert below <= truth <= above
+        assert fine[0] - fine[1] < (coarse[0] - coarse[1]) / 20
+        assert fine[0] == pytest.approx(truth, rel=0.05)
+
+
+def test_a_spread_of_the_chains_raises_the_upper_side_only() -> None:
+    ladder = exact_ladder(np.linspace(0, 20, 65))
+    spread = torch.tensor([-0.01, 0.0, 0.01], dtype=torch.float64)
+    wide = Ladder(ladder.temperatures, ladder.losses + spread, ladder.errors, ladder.weights)
+    # Student's 97.5 % quantile at two degrees of freedom is 4.303; the loss enters with weight beta twice.
+    extra = 2 * 20 * 4.303 * 0.01 / math.sqrt(3)
+    assert wide.nats(64)[0] - ladder.nats(64)[0] == pytest.approx(extra, rel=1e-3)
+    assert wide.nats(64)[1] == pytest.approx(ladder.nats(64)[1], rel=1e-9)
+
+
+def test_chains_sample_the_gibbs_distribution() -> None:
+    prior, data = coin()
+    temperatures = torch.tensor([0.0, 2.0, 10.0])
+    # The loss falls from 0.90 over 0.66 to 0.54, so 0.03 tells the temperatures apart; 750 correlated states have a
+    # standard error of about 0.01.
+    ladder = climb(prior, data, temperatures=temperatures, steps=500, chains=3,
+                   generator=torch.Generator().manual_seed(0))  # fmt: skip
+    for rung, t in enumerate(temperatures.tolist()):
+        assert abs(float(ladder.losses[rung].mean()) - quadrature(t)[0]) <= 0.03
+    assert ladder.weights.shape == (3, 3, 2)
+
+
+def test_acceptance_is_that_of_the_densities() -> None:
+    prior, data = coin()
+    first = torch.tensor([0.7, -0.4], dtype=torch.float64)
+    second = torch.tensor([-0.2, 0.9], dtype=torch.float64)
+    one, two = _at(prior, data, first), _at(prior, data, second)
+    for t, h in ((2.0, 0.3), (30.0, 0.9)):
+
+        def target(state: _State, t: float = t) -> float:
+            return -t * state.loss - float(state.u.square().sum()) / 2
+
+        def step(a: _State, b: _State, t: float = t, h: float = h) -> float:
+            mean = ((2 - h) * a.u - 2 * h * t * a.slope) / (2 + h)
+            return float(torch.distributions.Normal(mean, math.sqrt(8 * h) / (2 + h)).log_prob(b.u).sum())
+
+        slow = target(two) + step(two, one) - target(one) - step(one, two)
+        assert log_acceptance(one, two, t, h) == pytest.approx(slow, rel=1e-9)
+
+
+def test_at_temperature_infinity_the_chain_is_the_prior() -> None:
+    prior, data = coin()
+    few = climb(prior, data, temperatures=torch.zeros(1), steps=400, chains=3)
+    # E_0 F by quadrature; 600 independent draws with standard deviation about 0.35.
+    assert abs(float(few.losses.mean()) - quadrature(0.0)[0]) <= 4 * 0.4 / math.sqrt(600)
+
+
+def test_separates_true_from_random_labels() -> None:
+    train, _ = digits(400)
+    model = mlp((64, 10, 10))
+    true = gibbs_certificate(model, train, steps=40, generator=torch.Generator().manual_seed(1))
+    mixed = random_labels(train, generator=torch.Generator().manual_seed(2))
+    random = gibbs_certificate(model, mixed, steps=40, generator=torch.Generator().manual_seed(1))
+    assert not true.vacuous
+    assert random.bound > 0.9 > true.bound
+    assert true.condition == CONDITION
+    assert true.sentence.startswith("If the chains have reached the Gibbs distribution")
+    assert true.details["KL from below, nats"] <= true.details["KL, nats"]
+    assert sum(true.terms.values()) == pytest.approx(true.bound)
+
+
+def test_fresh_weights_leave_the_model_alone_and_see_none_of_its_weights() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.MultiheadAttention(4, 2), nn.Linear(4, 2))
+    one = fresh_weights(model, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model[0].weight.fill_(7.0)
+        model[1].running_mean.fill_(7.0)
+    two = fresh_weights(model, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(one.start, two.start)
+    assert not bool(two.model[1].running_mean.any())
+    assert torch.isfinite(one.start).all()
+    assert bool((one.unit > 0).all())
+    assert int(one.matrix.sum()) == 12 + 12 * 4 + 16 + 8
+
+
+def test_certify_gibbs_needs_no_solver() -> None:
+    train, heldout = blobs(60), blobs(40)
+    heldout = Data(heldout.x + 0.01, heldout.y, classes=3)
+    found = certify(mlp((3, 5, 3)), heldout, method="gibbs", train=train)
+    assert found.n == 60
+    assert found.baseline is not None
+    assert found.baseline.n == 40
+    assert len(found.classifier) == 3
+    with pytest.raises(ValueError, match="there is no train; give train=, or"):
+        certify(mlp((3, 5, 3)), heldout, method="gibbs")

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from whydeep.core import Data, InputError
+from whydeep.generalization import certify
+from whydeep.generalization.certificates.preconditions import overlap
+
+X = torch.arange(24.0).reshape(12, 2)
+DATA = Data(X, torch.arange(12) % 2, classes=2)
+
+
+class Lazy:
+    """Samples that are read one index at a time."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.x, self.shape, self.dtype = x, x.shape, x.dtype
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, indices: torch.Tensor) -> torch.Tensor:
+        return self.x[indices]
+
+
+def test_overlap_counts_samples_whatever_their_type_label_or_place() -> None:
+    held = Data(X[[11, 0, 5]].double(), torch.tensor([0, 0, 0]), classes=2)
+    assert overlap(DATA.take(torch.arange(6)), held) == 2
+    assert overlap(Data(Lazy(X[:6]), DATA.y[:6], classes=2), held) == 2
+    assert overlap(Data(-0.0 * X[:1], DATA.y[:1], classes=2), Data(0.0 * X[:1], DATA.y[:1], classes=2)) == 1
+    assert overlap(DATA, Data(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64), classes=2)) == 0
+
+
+def test_overlap_is_refused_with_the_count() -> None:
+    with pytest.raises(InputError, match="3 of the 7 held-out samples of data are among the training samples"):
+        certify(nn.Linear(2, 2), DATA.take(torch.arange(5, 12)), train=DATA.take(torch.arange(8)))
+    assert certify(nn.Linear(2, 2), DATA.take(torch.arange(8, 12)), train=DATA.take(torch.arange(8))).n == 4
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(), nn.BatchNorm1d(2)], ids=lambda layer: type(layer).__name__)
+def test_a_network_that_changes_with_its_mode_is_refused_in_training_mode(layer: nn.Module) -> None:
+    model = nn.Sequential(layer, nn.Linear(2, 2))
+    with pytest.raises(InputError, match=r"training mode.*call model.eval\(\)"):
+        certify(model, DATA)
+    assert model.training
+    assert certify(model.eval(), DATA).n == 12
+    assert certify(nn.Sequential(nn.Dropout(0.0), nn.Linear(2, 2)), DATA).n == 12
+
+
+def test_a_network_that_is_random_in_evaluation_mode_is_refused() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.rand_like(x)
+
+    before = torch.random.get_rng_state()
+    with pytest.raises(InputError, match="differ from call to call"):
+        certify(Noisy(), DATA)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_network_of_another_shape_is_refused_in_one_sentence() -> None:
+    with pytest.raises(InputError, match="cannot take samples"):
+        certify(nn.Linear(3, 2), DATA)

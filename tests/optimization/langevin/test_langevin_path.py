@@ -1,0 +1,217 @@
+"""The sums along a path of SGLD against the densities of its steps, written out."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from whydeep.optimization.langevin.path import LogRatio
+from whydeep.optimization.langevin.sgld import SGLD
+
+
+def seeded(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gradient(w: Tensor) -> Tensor:
+    return torch.tanh(w) + 0.5 * w
+
+
+def prior_gradient(w: Tensor) -> Tensor:
+    return 0.4 * w
+
+
+def log_normal(x: Tensor, mean: Tensor, variance: float) -> float:
+    return float((-((x - mean) ** 2) / (2 * variance)).sum()) - len(x) / 2 * math.log(2 * math.pi * variance)
+
+
+def walk(steps: int, *, follow: bool) -> tuple[SGLD, list[dict[str, Any]]]:
+    """Two groups with their own rates, a step size that falls; what every step did."""
+    weights = [nn.Parameter(torch.tensor(values, dtype=torch.float64)) for values in ([1.0, -2.0], [0.5])]
+    groups = [{"params": [weights[0]]}, {"params": [weights[1]], "lr": 0.05, "beta": 30.0, "weight_decay": 0.2}]
+    optimizer = SGLD(groups, 0.1, beta=8.0, weight_decay=0.7, generator=seeded(), accumulate=True)
+    record = []
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.1 / (1 + step)
+        before = [value.detach().clone() for value in weights]
+        for value in weights:
+            value.grad = gradient(value.detach())
+        optimizer.step(prior=[prior_gradient(value) for value in before] if follow else None)
+        for group, w, value in zip(optimizer.param_groups, before, weights, strict=True):
+            options = {name: group[name] for name in ("lr", "beta", "weight_decay")}
+            record.append(options | {"before": w, "after": value.detach().clone()})
+    return optimizer, record
+
+
+def ratio(record: list[dict[str, Any]], prior: Any) -> float:
+    """ln of the density of every step under Q over that under P."""
+    total = 0.0
+    for step in record:
+        w, eta = step["before"], step["lr"]
+        kept, variance = (1 - eta * step["weight_decay"]) * w, 2 * eta / step["beta"]
+        total += log_normal(step["after"], kept - eta * gradient(w), variance)
+        total -= log_normal(step["after"], kept - eta * prior(w), variance)
+    return total
+
+
+def test_the_log_ratio_is_that_of_the_densities_of_the_steps() -> None:
+    optimizer, record = walk(6, follow=True)
+    path = optimizer.path
+    assert path.data_free.value == pytest.approx(ratio(record, torch.zeros_like), rel=1e-11)
+    assert path.prior is not None
+    assert path.prior.value == pytest.approx(ratio(record, prior_gradient), rel=1e-11)
+    parts = [ratio(record[group::2], torch.zeros_like) for group in (0, 1)]
+    assert [group.value for group in path.groups] == pytest.approx(parts, rel=1e-11)
+
+
+def test_divergence_and_decay_by_their_formulas() -> None:
+    optimizer, record = walk(4, follow=False)
+    path = optimizer.path
+    terms = [step["beta"] * step["lr"] / 4 * float(gradient(step["before"]).square().sum()) for step in record]
+    assert path.data_free.divergence == pytest.approx(math.fsum(terms), rel=1e-13)
+    assert path.squared == pytest.approx(
+        sum(step["lr"] * float(gradient(step["before"]).square().sum()) for step in record), rel=1e-13
+    )
+    decayed = 0.0
+    for group in (0, 1):
+        own, times = record[group::2], terms[group::2]
+        total = sum(step["lr"] for step in own)
+        until = 0.0
+        for step, term in zip(own, times, strict=True):
+            until += step["lr"]
+            decayed += term * math.exp(-step["weight_decay"] * (total - until) / 2)
+    assert path.data_free.decayed == pytest.approx(decayed, rel=1e-12)
+    assert path.data_free.decayed < path.data_free.divergence
+    assert path.prior is None
+    assert path.steps == 4
+    assert path.time == pytest.approx(0.1 * (1 + 1 / 2 + 1 / 3 + 1 / 4))
+    assert [run[2] for run in path.rates] == [1, 1, 1, 1]
+    assert not path.one_rate
+
+
+def test_equal_rates_are_one_run() -> None:
+    value = nn.Parameter(torch.ones(2).double())
+    optimizer = SGLD([value], 0.1, beta=2.0, accumulate=True)
+    for _ in range(5):
+        value.grad = value.detach().clone()
+        optimizer.step()
+    assert optimizer.path.rates == ((0.1, 2.0, 5),)
+    assert optimizer.path.one_rate
+
+
+def test_the_ratio_averages_to_one_under_the_prior() -> None:
+    # E_Q exp(-ln dQ/dP) = 1: 4,000 one-step paths; the variance of exp(-r) is e^(2 KL) - 1 with KL = beta eta g^2 / 4.
+    beta, eta, g, m = 2.0, 0.5, 1.0, 4000
+    value = nn.Parameter(torch.zeros(1).double())
+    generator = seeded()
+    total = 0.0
+    for _ in range(m):
+        optimizer = SGLD([value], eta, beta=beta, generator=generator, accumulate=True)
+        value.grad = torch.full((1,), g).double()
+        optimizer.step()
+        total += math.exp(-optimizer.path.data_free.value)
+    assert total / m == pytest.approx(1.0, abs=4 * math.sqrt((math.exp(2 * beta * eta * g**2 / 4) - 1) / m))
+
+
+def test_accumulating_does_not_change_the_path() -> None:
+    ends = []
+    for accumulate in (False, True):
+        value = nn.Parameter(torch.ones(3))
+        optimizer = SGLD([value], 0.1, beta=2.0, generator=seeded(), accumulate=accumulate)
+        for _ in range(3):
+            value.grad = value.detach().clone()
+            optimizer.step()
+        ends.append(value.detach())
+    assert torch.equal(*ends)
+
+
+def test_a_step_without_noise_cannot_be_followed_unless_it_does_not_move() -> None:
+    assert LogRatio().longer(heat=math.inf, squared=1.0, inner=0.0, decay=1.0).value == math.inf
+    assert LogRatio().longer(heat=math.inf, squared=0.0, inner=0.0, decay=1.0).value == 0.0
+    value = nn.Parameter(torch.ones(2))
+    optimizer = SGLD([value], 0.1, beta=math.inf, accumulate=True)
+    value.grad = torch.ones(2)
+    optimizer.step()
+    assert optimizer.path.data_free.value == math.inf
+
+
+def test_a_prior_that_missed_a_step_is_none() -> None:
+    value = nn.Parameter(torch.ones(2).double())
+    optimizer = SGLD([value], 0.1, beta=2.0, accumulate=True)
+    for prior in ([torch.ones(2).double()], None, [torch.ones(2).double()]):
+        value.grad = value.detach().clone()
+        optimizer.step(prior=prior)
+    assert optimizer.path.prior is None
+
+
+def test_a_prior_that_follows_everything_costs_nothing() -> None:
+    value = nn.Parameter(torch.ones(2).double())
+    optimizer = SGLD([value], 0.1, beta=2.0, accumulate=True)
+    value.grad = torch.ones(2).double()
+    optimizer.step(prior=[value.grad])
+    assert optimizer.path.prior == LogRatio()
+
+
+def test_an_idle_parameter_and_a_group_that_joins_later() -> None:
+    one, idle, late = (nn.Parameter(torch.ones(1).double()) for _ in range(3))
+    optimizer = SGLD([one, idle], 0.1, beta=2.0, accumulate=True)
+    one.grad = torch.ones(1).double()
+    optimizer.step(prior=[torch.zeros(1).double(), None])
+    optimizer.add_param_group({"params": [late], "lr": 0.3, "beta": 4.0})
+    late.grad = torch.full((1,), 2.0).double()
+    optimizer.step(prior=[torch.zeros(1).double(), None, None])
+    path = optimizer.path
+    # 2 * (2 * 0.1 / 4) and 4 * 0.3 * 4 / 4; without a drift of its own the prior is the data-free one.
+    assert [group.divergence for group in path.groups] == pytest.approx([0.1, 1.2])
+    assert path.prior is not None
+    assert path.prior.value == pytest.approx(path.data_free.value)
+
+
+@pytest.mark.parametrize("through_file", [False, True])
+def test_the_sums_go_on_after_a_checkpoint(tmp_path: Any, through_file: bool) -> None:
+    optimizer, _ = walk(3, follow=True)
+    stored = copy.deepcopy(optimizer.state_dict())
+    if through_file:
+        torch.save(stored, tmp_path / "state.pt")
+        stored = torch.load(tmp_path / "state.pt", weights_only=True)
+    other, _ = walk(1, follow=True)
+    other.load_state_dict(stored)
+    assert other.path == optimizer.path
+    twin = copy.deepcopy(optimizer)
+    assert twin.path == optimizer.path
+    for group in twin.param_groups:
+        for value in group["params"]:
+            value.grad = torch.ones_like(value)
+    twin.step()
+    assert twin.path.steps == 4
+    assert optimizer.path.steps == 3
+
+
+def test_a_longer_gradient_than_the_clip_is_refused_before_anything_moves() -> None:
+    first, second = (nn.Parameter(torch.zeros(1).double()) for _ in range(2))
+    optimizer = SGLD([{"params": [first]}, {"params": [second]}], 0.1, beta=1.0, clip=1.0, accumulate=True)
+    first.grad, second.grad = torch.full((1,), 0.6).double(), torch.full((1,), 0.8).double()
+    optimizer.step()  # norm 1 over both groups
+    place = first.detach().clone()
+    second.grad = torch.full((1,), 0.9).double()
+    with pytest.raises(ValueError, match=r"norm 1\.082, more than clip=1; let clipped_gradients"):
+        optimizer.step()
+    assert torch.equal(first.detach(), place)
+    assert optimizer.path.steps == 1
+    assert optimizer.path.clip == 1.0
+
+
+def test_bad_use_is_refused() -> None:
+    value = nn.Parameter(torch.zeros(1))
+    with pytest.raises(ValueError, match="accumulate=True"):
+        _ = SGLD([value], 0.1, beta=1.0).path
+    with pytest.raises(ValueError, match="clip is 0"):
+        SGLD([value], 0.1, beta=1.0, clip=0.0)
+    value.grad = torch.zeros(1)
+    with pytest.raises(ValueError, match="2 drifts of the prior for 1 parameters"):
+        SGLD([value], 0.1, beta=1.0, accumulate=True).step(prior=[torch.zeros(1)] * 2)

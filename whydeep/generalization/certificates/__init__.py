@@ -1,0 +1,1 @@
+"""What can be promised about the error on new data, with which probability."""

@@ -1,0 +1,88 @@
+"""What a certificate takes for granted, as far as it can be checked: one fixed classifier, and samples new to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from whydeep.core.data import Data
+from whydeep.core.errors import InputError
+from whydeep.core.evaluation import evaluating
+from whydeep.generalization.risk import Classifier
+
+
+def overlap(train: Data, heldout: Data) -> int:
+    """Return how many samples of `heldout` are, number by number, among those of `train`; labels are not compared.
+
+    Found by a 128-bit hash of each sample in single precision, so that a lazily read set need not fit into memory.
+    A sample that was shifted, scaled or otherwise changed is not recognised. Cost: one reading of both.
+
+    >>> import torch
+    >>> data = Data(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 1, 0]), classes=2)
+    >>> overlap(data.take(torch.tensor([0, 1])), data.take(torch.tensor([1, 2])))
+    1
+    """
+    if train.input_shape != heldout.input_shape:
+        return 0
+    known = set(_hashes(train))
+    return sum(value in known for value in _hashes(heldout))
+
+
+def check_disjoint(train: Data, heldout: Data) -> None:
+    """Raise `InputError`, with the count, when held-out samples are among the training samples."""
+    common = overlap(train, heldout)
+    if common:
+        raise InputError(
+            f"{common} of the {len(heldout)} held-out samples of {heldout.name} are among the training samples",
+            "take them out: a certificate counts only samples that are new to the classifier",
+        )
+
+
+def check_fixed(model: Classifier, data: Data) -> None:
+    """Raise `InputError` unless `model` is one fixed classifier, whose answer depends on the sample alone.
+
+    Refused: a network in training mode with layers that behave otherwise there (dropout, batch normalisation), and one
+    whose outputs differ from call to call even in evaluation mode. Anything that is no network is taken as it is.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    changing = sorted({type(module).__name__ for module in model.modules() if module.training and _changes(module)})
+    if changing:
+        raise InputError(
+            f"the network is in training mode, in which its {', '.join(changing)} makes it another classifier",
+            "call model.eval() first; the certificate is for the network in evaluation mode",
+        )
+    few = data.x[torch.arange(min(8, len(data)))]
+    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            one, two = model(few), model(few)
+        except (RuntimeError, TypeError, ValueError, IndexError) as fault:
+            raise InputError(
+                f"the network cannot take samples of shape {data.input_shape}: {str(fault).strip().splitlines()[0]}",
+                "give a network for this shape, or data of the network's shape",
+            ) from fault
+    # Kernels may sum in another order from call to call: single precision differs in its last digits only.
+    if isinstance(one, Tensor) and not torch.allclose(one, two, rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise InputError(
+            "the network's outputs differ from call to call, so it is no fixed classifier", "switch off what is random"
+        )
+
+
+def _changes(module: nn.Module) -> bool:
+    """Whether the module behaves otherwise in training mode."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return bool(module.p > 0)
+    if isinstance(module, nn.MultiheadAttention):
+        return bool(module.dropout > 0)
+    return isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None
+
+
+def _hashes(data: Data) -> Iterator[bytes]:
+    for chosen in torch.split(torch.arange(len(data)), 4096):
+        # Adding 0.0 turns -0.0 into 0.0, which is the same number in other bits.
+        rows = (data.x[chosen].detach().cpu().float().flatten(1) + 0.0).contiguous().numpy()
+        for row in rows:
+            yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()

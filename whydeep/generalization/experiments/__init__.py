@@ -1,0 +1,1 @@
+"""Experiments on generalization: random labels, double descent, neural collapse."""

@@ -1,0 +1,1 @@
+"""Training without back-propagation: every layer solves its own problem, in turns."""

@@ -1,0 +1,1 @@
+"""ADMM as the lecture specifies it: backward estimation, forward correction, multipliers."""

@@ -1,0 +1,1 @@
+"""Block coordinate descent by three- and two-splitting."""

@@ -1,0 +1,193 @@
+"""Block coordinate descent with three blocks of variables: weights, pre-activations and states.
+
+Splitting both halves of a layer, U_i = [V_{i-1}, 1] W_i' and V_i = s(U_i), leaves every block a problem with an exact
+solution, so that no step of the method needs a step size or a bound of a curvature:
+
+    F = l(V_N, Y) + gamma/2 ||V_N - U_N||^2
+                  + gamma/2 sum_{i<N} ||V_i - s(U_i)||^2 + rho/2 sum_i ||U_i - [V_{i-1}, 1] W_i'||^2
+
+(sums over samples, Frobenius norms). Kept for every layer are U_i, V_i and the residual R_i = U_i - [V_{i-1}, 1] W_i'.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from whydeep.optimization.alternating.activation_proximal import activation_proximal
+from whydeep.optimization.alternating.chain import Chain
+from whydeep.optimization.alternating.proximal import OutputLoss
+from whydeep.optimization.alternating.quadratic_blocks import (
+    blocks,
+    factor,
+    gram,
+    inputs_product,
+    state_response,
+    weight_increment,
+)
+from whydeep.optimization.alternating.sweeps import data_norm
+
+
+class ThreeSplitting:
+    """The iteration of `BCD`: the variables and one sweep over them, from the last layer to the first.
+
+    In a sweep, with C_old the present value of a block and alpha/2 ||C - C_old||^2 added where the authors add it:
+
+    1. V_N = argmin l(V, Y) + gamma/2 ||V - U_N||^2 + alpha/2 ||V - V_old||^2, then
+       U_N = (gamma V_N + rho [V_{N-1}, 1] W_N')/(gamma + rho);
+    2. for i = N..1: W_i = argmin rho/2 ||U_i - A W'||^2 + alpha/2 ||W - W_old||^2 with A = [V_{i-1}, 1]; and for i > 1
+       V_{i-1} = argmin rho/2 ||U_i - [V, 1] W_i'||^2 + gamma/2 ||V - s(U_{i-1})||^2, then
+       U_{i-1} = argmin gamma/2 ||V_{i-1} - s(u)||^2 + rho/2 ||u - [V_{i-2}, 1] W_{i-1}'||^2 + alpha/2 ||u - U_old||^2.
+
+    Each lowers F. The authors update a bias after its weights; here it is a column of W_i: both are found together.
+    Products for n samples between layers of a inputs and b outputs: R'A (2 n a b operations), A'A (n a^2, in float64;
+    that of the samples is formed once), the forward product (2 n a b; 2 n b^2 where b < a and V_{i-1} is a variable),
+    and for a variable V_{i-1} two more, S W' and (Z - S W') M (2 n a b each).
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        loss: OutputLoss,
+        *,
+        x: Tensor,
+        targets: Tensor,
+        weights: tuple[Tensor, ...],
+        gamma: float,
+        rho: float,
+        alpha: float,
+        stationarity: bool = False,
+    ) -> None:
+        self.chain, self.loss, self.x, self.targets = chain, loss, x, targets
+        self.gamma, self.rho, self.alpha, self.stationarity = gamma, rho, alpha, stationarity
+        self.scale = data_norm(x, targets)
+        self._gram_of_samples = gram(x, bias=chain.layers[0].bias)
+        self._start(weights)
+
+    def _start(self, weights: tuple[Tensor, ...]) -> None:
+        self._weights = list(weights)
+        self._factor_of_samples: Tensor | None = None
+        self._set_states()
+
+    def _set_states(self) -> None:
+        # The forward pass. The list of states ends with V_N; below the first hidden state are the samples themselves.
+        self.preactivations: list[Tensor] = []
+        self.states: list[Tensor] = []
+        below = self.x
+        for layer, weight in zip(self.chain.layers, self._weights, strict=True):
+            self.preactivations.append(layer.preactivation(weight, below))
+            # A linear layer gives its argument back, and two blocks must not share their memory.
+            self.states.append(layer.activation.value(self.preactivations[-1].clone()))
+            below = self.states[-1]
+        self.residuals = [torch.zeros_like(u) for u in self.preactivations]
+
+    def restart(self, weights: tuple[Tensor, ...]) -> bool:
+        """Start again from the forward pass at `weights`, with ten times the proximal weight."""
+        self.alpha *= 10
+        self._start(weights)
+        return True
+
+    def synchronise(self) -> None:
+        """Set the states to the forward pass of the present weights."""
+        self._set_states()
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """Return W_1..W_N."""
+        return tuple(self._weights)
+
+    def sweep(self) -> None:
+        """Update every block once; raises `ArithmeticError` where a step breaks down."""
+        self._output_step()
+        for index in range(len(self._weights) - 1, 0, -1):
+            self._weight_step(index)
+            self._state_step(index)
+        self._weight_step(0)
+        layer, weight = self.chain.layers[0], self._weights[0]
+        for rows in blocks(len(self.x)):
+            torch.sub(
+                self.preactivations[0][rows], layer.preactivation(weight, self.x[rows]), out=self.residuals[0][rows]
+            )
+
+    def _output_step(self) -> None:
+        u, v, residual = self.preactivations[-1], self.states[-1], self.residuals[-1]
+        weight = self.gamma + self.alpha
+        centre = (self.gamma * u.double() + self.alpha * v.double()) / weight
+        v.copy_(self.loss.proximal(centre, self.targets, weight))
+        forward = u - residual
+        torch.lerp(forward, v, self.gamma / (self.gamma + self.rho), out=u)
+        torch.sub(u, forward, out=residual)
+
+    def _weight_step(self, index: int) -> None:
+        layer, below = self.chain.layers[index], self.states[index - 1] if index else self.x
+        shift = self.alpha / self.rho
+        if index:
+            lower = factor(gram(below, bias=layer.bias, shift=shift), shift)
+        else:
+            if self._factor_of_samples is None:
+                self._factor_of_samples = factor(self._gram_of_samples.clone(), shift)
+            lower = self._factor_of_samples
+        product = inputs_product(self.residuals[index], below, bias=layer.bias)
+        old = self._weights[index]
+        self._weights[index] = old + weight_increment(product, lower).to(old.dtype)
+
+    def _state_step(self, index: int) -> None:
+        """Update the state below layer `index`, the residual above it and the pre-activation below it."""
+        layer, below = self.chain.layers[index], self.chain.layers[index - 1]
+        weight = self._weights[index]
+        matrix = layer.without_bias(weight)
+        response, left_over = state_response(matrix, self.gamma / self.rho)
+        share, stiffness = self.rho / (self.rho + self.alpha), (self.rho + self.alpha) / self.gamma
+        for rows in blocks(len(self.x)):
+            above, residual, state = (
+                self.preactivations[index][rows],
+                self.residuals[index][rows],
+                self.states[index - 1][rows],
+            )
+            u, residual_below = self.preactivations[index - 1][rows], self.residuals[index - 1][rows]
+            inner = below.activation.value(u)
+            torch.sub(above, layer.preactivation(weight, inner), out=residual)
+            torch.addmm(inner, residual, response, out=state)
+            if left_over is not None:
+                residual.copy_(residual @ left_over)
+            else:
+                torch.sub(above, layer.preactivation(weight, state), out=residual)
+            # With R = U - P the centre (rho P + alpha U)/(rho + alpha) is U - rho/(rho + alpha) R.
+            centre = torch.sub(u, residual_below, alpha=share)
+            residual_below.sub_(u)
+            u.copy_(activation_proximal(below.activation, state, centre=centre, weight=stiffness, start=u))
+            residual_below.add_(u)
+
+    def monitor(self) -> dict[str, float]:
+        """Return F as "objective" and the norm of all gaps V - s(U) and R over that of [X, 1, Y] as "feasibility"."""
+        loss = float(self.loss.total(self.states[-1].double(), self.targets))
+        layers = zip(self.chain.layers, self.states, self.preactivations, strict=True)
+        gaps = sum(_squares(v - layer.activation.value(u)) for layer, v, u in layers)
+        residuals = sum(map(_squares, self.residuals))
+        values = {
+            "objective": loss + self.gamma / 2 * gaps + self.rho / 2 * residuals,
+            "feasibility": math.sqrt(gaps + residuals) / self.scale,
+        }
+        return values | ({"kkt": self._gradient_norm() / self.scale} if self.stationarity else {})
+
+    def _gradient_norm(self) -> float:
+        """Return the norm of the gradient of F by all blocks; at a kink by the slope of its left side."""
+        output = self.states[-1].double()
+        gap = self.gamma * (self.states[-1] - self.preactivations[-1])
+        total = _squares(self.loss.gradient(output, self.targets) + gap)
+        total += _squares(self.rho * self.residuals[-1] - gap)
+        for index, layer in enumerate(self.chain.layers):
+            below = self.states[index - 1] if index else self.x
+            total += _squares(self.rho * inputs_product(self.residuals[index], below, bias=layer.bias))
+            if index:
+                value, slope = self.chain.layers[index - 1].activation.value_and_slope(self.preactivations[index - 1])
+                gap = self.gamma * (below - value)
+                total += _squares(gap - self.rho * self.residuals[index] @ layer.without_bias(self._weights[index]))
+                total += _squares(self.rho * self.residuals[index - 1] - gap * slope)
+        return math.sqrt(total)
+
+
+def _squares(tensor: Tensor) -> float:
+    """Return the sum of squares: by rows in the tensor's own type, over rows in float64."""
+    return float(torch.linalg.vector_norm(tensor, dim=1).double().square().sum())

@@ -1,0 +1,1 @@
+"""Training by many processes, from files, and taken up again."""

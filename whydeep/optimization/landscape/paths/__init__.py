@@ -1,0 +1,1 @@
+"""Paths between two networks, and how high the risk rises on them."""

@@ -1,0 +1,1 @@
+"""The risk along lines and planes through a solution."""

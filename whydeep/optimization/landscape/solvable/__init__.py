@@ -1,0 +1,1 @@
+"""Landscapes that can be written down: what the theorems speak about."""

@@ -1,0 +1,1 @@
+"""Curvature: eigenvalues, trace and density of the Hessian by products with it."""
