@@ -40,7 +40,7 @@ from whydeep.optimization.distributed.group import (
 )
 from whydeep.optimization.distributed.traffic import Machine, Shapes, bytes_of_a_sweep, seconds_of_a_sweep
 
-TESTS = Path(__file__).parent.parent
+TESTS = Path(__file__).parents[2]
 
 
 def launch(size: int, script: Path, *arguments: object) -> list[subprocess.Popen[str]]:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,7 +71,8 @@ from whydeep.core.data import Data
 from whydeep.core.errors import InputError
 from whydeep.core.problem import Problem
 from whydeep.networks import mlp
-from whydeep.optimization import ADMM, admm
+from whydeep.optimization import ADMM
+from whydeep.optimization.alternating.admm import admm
 
 class Waves:
     shape, dtype = torch.Size((10_000, 50)), torch.float64
@@ -112,7 +114,7 @@ def test_what_does_not_fit_in_memory_is_refused_and_streams(tmp_path):
     """68 MB of states under a limit of 25 MB on private memory; maps of files do not count."""
     script = tmp_path / "limited.py"
     script.write_text(LIMITED)
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)],
         capture_output=True, text=True, timeout=240, env=os.environ | own,

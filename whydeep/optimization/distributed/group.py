@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.distributed as dist
@@ -45,10 +46,12 @@ class Group(Protocol):
         """Replace each tensor by that of the process that owns it."""
 
 
+@dataclass(frozen=True)
 class Alone:
-    """A group of one: nothing is sent."""
+    """A group of one: nothing is sent. All are equal, so that solvers with the same settings are."""
 
-    rank, size = 0, 1
+    rank: ClassVar[int] = 0
+    size: ClassVar[int] = 1
 
     def add(self, tensors: Sequence[Tensor], *, symmetric: Sequence[Tensor] = ()) -> None:
         """Leave the tensors as they are."""

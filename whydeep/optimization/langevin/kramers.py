@@ -28,7 +28,7 @@ def kramers_time(well: DoubleWell, *, beta: float) -> float:
     falls to either side alike. Source: Kramers 1940.
 
     >>> round(kramers_time(DoubleWell(), beta=4.0), 3)  # pi / sqrt(2) e
-    6.038
+    6.039
     """
     left, top, _ = well.critical_points
     bend = math.sqrt((3 * left**2 - 1) * abs(3 * top**2 - 1))
