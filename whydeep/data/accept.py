@@ -28,7 +28,7 @@ def as_data(source: Any, *, name: str = "data", like: Data | None = None) -> Dat
     if isinstance(source, list | tuple) and len(source) == 2:
         x, y = _tensor(source[0], name), _tensor(source[1], name)
     elif isinstance(source, Iterable):
-        pairs = [(_tensor(x, name), _tensor(y, name)) for x, y in map(_pair, source)]
+        pairs = [(_tensor(x, name), _tensor(y, name)) for x, y in (_pair(batch, name) for batch in source)]
         if not pairs:
             raise DataError(name, "the loader gave no batch", "give one with samples")
         x, y = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
@@ -43,11 +43,11 @@ def as_data(source: Any, *, name: str = "data", like: Data | None = None) -> Dat
     return Data(x, y, name, classes=like.classes if like is not None else int(y.max()) + 1)
 
 
-def _pair(batch: Any) -> tuple[Any, Any]:
+def _pair(batch: Any, name: str) -> tuple[Any, Any]:
     try:
         x, y = batch
     except (TypeError, ValueError) as fault:
-        raise DataError("data", f"a batch of type {type(batch).__name__} is no pair (x, y)", "give pairs") from fault
+        raise DataError(name, f"a batch of type {type(batch).__name__} is no pair (x, y)", "give pairs") from fault
     return x, y
 
 

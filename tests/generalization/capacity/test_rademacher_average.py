@@ -38,6 +38,16 @@ def test_equal_samples_can_only_be_followed_by_the_majority() -> None:
     assert 1 / 9 <= found.value < 1
 
 
+@pytest.mark.parametrize(("samples", "draws"), [(3, 1), (3, 4), (9, 2)])
+def test_the_interval_begins_where_mcdiarmid_says(samples: int, draws: int) -> None:
+    data = Data(torch.zeros(samples, 3), torch.zeros(samples).long(), classes=3)
+    found = rademacher_average(data, Backprop(torch.optim.Adam, lr=0.1, epochs=20), fresh=fresh, draws=draws)
+    # exp(-2 t^2 / sum of squared changes) = .05, the m = n draws signs changing the mean by 2 / m each.
+    signs = samples * draws
+    assert math.exp(-2 * (found.value - found.low) ** 2 / (signs * (2 / signs) ** 2)) == pytest.approx(0.05)
+    assert found.high == 1
+
+
 def test_labels_are_not_looked_at() -> None:
     data = blobs(12)
     other = replace(data, y=torch.zeros(12).long())

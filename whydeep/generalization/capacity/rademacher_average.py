@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,10 +13,13 @@ from whydeep.core.data import Data
 from whydeep.core.errors import InputError
 from whydeep.core.evaluation import outputs
 from whydeep.core.loss import Loss
-from whydeep.core.measurement import Measurement, exact, mean
+from whydeep.core.measurement import Measurement
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default, spawn
 from whydeep.core.training import Solver
+
+DELTA = 0.05
+"""Probability with which the true average may lie below the interval."""
 
 
 def rademacher_average(
@@ -33,7 +37,9 @@ def rademacher_average(
     its samples. A solver finds some h and not the best, so the number is a lower bound of the Rademacher average
     E_e sup_h 1/n sum_i e_i h(x_i) of all the networks that `fresh` can become: about 1 if random labels are fitted, and
     then every bound 2 x this average says nothing. The sup with real-valued scores may be anything: signs are taken.
-    The interval is Student's over the draws; one draw has none.
+    The interval ends at 1, which is trivial, and begins at the mean less t = sqrt(2 ln(1/delta) / (n draws)), delta
+    = .05: one sign changes the mean of the suprema by at most 2 / (n draws), so it exceeds its expectation by t with
+    probability delta at most (McDiarmid 1989), and what was found does not exceed the suprema.
 
     Raises `InputError` with fewer than two classes, `ValueError` with draws < 1. Cost: `draws` trainings. Source:
     Zhang, Bengio, Hardt, Recht and Vinyals 2017, section 2.2 (number recalled, not checked against the paper).
@@ -52,7 +58,13 @@ def rademacher_average(
         scores = outputs(trained, signed)
         follows = (scores[:, 1] > scores[:, 0]) == (labels == 1)
         found.append(2 * float(follows.double().mean()) - 1)
-    name, how = "Rademacher average at least", "training on random signs: a lower bound of the supremum"
-    if draws == 1:
-        return exact(name, found[0], method=f"{how}, one draw", evaluations=1)
-    return mean(name, found, method=f"{how}, Student, {draws} draws", evaluations=draws)
+    value = sum(found) / draws
+    return Measurement(
+        "Rademacher average at least",
+        value,
+        value - math.sqrt(2 * math.log(1 / DELTA) / (len(data) * draws)),
+        1.0,
+        confidence=1 - DELTA,
+        method=f"training on random signs: a lower bound of the supremum, McDiarmid, draws: {draws}",
+        evaluations=draws,
+    )

@@ -49,8 +49,6 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
 
 
 def _curve(sizes: Sequence[int], found: Sequence[Measurement]) -> Curve:
-    spread = all(one.low > -10 for one in found)
-    low, high = ([max(-1.0, one.low) for one in found], [min(1.0, one.high) for one in found])
     return Curve(
         title="Correlation with random signs that training reaches",
         x_label="samples (log scale)",
@@ -60,8 +58,8 @@ def _curve(sizes: Sequence[int], found: Sequence[Measurement]) -> Curve:
                 "found",
                 sizes,
                 [one.value for one in found],
-                low if spread else None,
-                high if spread else None,
+                [one.low for one in found],
+                [one.high for one in found],
                 marks=True,
             ),
             Line("bounds say nothing", sizes, [HALF] * len(sizes), role="reference"),
@@ -78,10 +76,10 @@ def answer(seen: Observation) -> Answer:
     follows = "so every bound on its class through this average says nothing"
     less = "less than what would make such bounds empty, as far as this training sees"
     sentence = (
-        f"On {samples:,.0f} samples the Rademacher average of its class is at least {found.value:.2f}, "
-        f"{follows if found.value >= HALF else less}."
+        f"On {samples:,.0f} samples the Rademacher average of its class is at least {max(0.0, found.low):.2f}, "
+        f"{follows if found.low >= HALF else less}."
     )
-    return Answer(sentence, "follows noise" if found.value >= HALF else "noise not followed", "neutral", found.name)
+    return Answer(sentence, "follows noise" if found.low >= HALF else "noise not followed", "neutral", found.name)
 
 
 instrument = Instrument(
@@ -91,8 +89,8 @@ instrument = Instrument(
     lecture="R <= R_n + 2 Rademacher average + ...: a class that can follow random signs has the average 1, and the "
     "bound says nothing.",
     source='Slides "Traditional Learning Theory" and "Big model should fail!"; Zhang et al. 2017',
-    rule="follows noise: the average found is at least a half, where a bound of twice it is empty; else noise not "
-    "followed.",
+    rule="follows noise: the interval of the average begins at a half or more, where a bound of twice it is empty; "
+    "else noise not followed.",
     caveat="Training finds some network, not the best one, so the number is a lower bound of the average.",
     rank=7,
     budgets={
