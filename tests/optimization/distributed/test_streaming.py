@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,7 +122,10 @@ def test_what_does_not_fit_in_memory_is_refused_and_streams(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert "ADMM needs about 0.084 GB for 10,000 samples in this network and 0.02" in found["refused"]
+    told = re.match(r"ADMM needs about 0.084 GB for 10,000 samples in this network and ([\d.]+) GB", found["refused"])
+    # The limit's 25 MB, and what libraries have given back since it was set: too little for the states in either case.
+    assert told is not None
+    assert 0.02 <= float(told[1]) < 0.068
     assert "streaming=True (0.068 GB on disk instead)" in found["refused"]
     assert "can't allocate memory" in found["without the check"]
     assert found["streamed"][1] < found["streamed"][0]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,13 +159,29 @@ def test_it_goes_on_in_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(gaussian_noise, "_cores", lambda: 2)
     noise = GaussianNoise(seeded())
     draws(noise, AHEAD_FROM, 2)
+    expected = expected_mean()
+    assert noise.fast is not None
+    # As where the thread is drawing at the moment of the fork: the child's copy of its lock stays locked.
+    held, forked = threading.Event(), threading.Event()
+
+    def hold(lock: Any) -> None:
+        with lock:
+            held.set()
+            forked.wait(30)
+
+    holder = threading.Thread(target=hold, args=(noise.fast.bits.lock,))
+    holder.start()
+    held.wait(30)
     child = os.fork()
-    if child == 0:  # no thread of the parent lives here; waiting for one would hang
+    if child == 0:  # no thread of the parent lives here; waiting for one would hang, and the alarm ends it
+        signal.alarm(20)
         mean = float(noise.like([torch.empty(AHEAD_FROM)])[0].double().mean())
-        os._exit(0 if mean == expected_mean(noise) else 1)
+        os._exit(0 if mean == expected else 1)
+    forked.set()
+    holder.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def expected_mean(noise: GaussianNoise) -> float:
+def expected_mean() -> float:
     alone = GaussianNoise(seeded())
     return float(draws(alone, AHEAD_FROM, 3)[2].double().mean())

@@ -122,13 +122,17 @@ class GaussianNoise:
 
     def _take_back(self) -> None:
         """Return the fast generator to before what was drawn ahead and not used."""
-        if self._thread is not None and self.fast is not None:
-            before = self._thread.before
-            if self._thread.busy:
-                self._thread.wait()
-                self.fast.bits.state = before
-            if self._thread.lost:
-                self._thread = None
+        if self._thread is None or self.fast is None:
+            return
+        busy, before = self._thread.busy, self._thread.before
+        if self._thread.lost:
+            # The thread may have held the lock of the fast generator at the fork, and nobody here releases it.
+            self._thread, fast = None, BoxMuller(0)
+            fast.bits.state = before if busy else self.fast.bits.state
+            self.fast = fast
+        elif busy:
+            self._thread.wait()
+            self.fast.bits.state = before
 
     def _fast(self) -> BoxMuller:
         if self.fast is None:
@@ -207,12 +211,11 @@ class _Thread:
         self._jobs.put((fast, array))
 
     def wait(self) -> None:
-        """Return when the array is filled."""
-        self.busy = False
-        if not self.lost:
-            fault = self._done.get()
-            if fault is not None:
-                raise fault
+        """Return when the array is filled; only in the process of the thread."""
+        fault = self._done.get()
+        self.busy = False  # an interrupted wait has not taken the answer: the next one does
+        if fault is not None:
+            raise fault
 
 
 def _fill_until_none(
