@@ -1,6 +1,7 @@
 """StochasticADMM beside Adam, SGD and a packaged second-order peer on MNIST: test accuracy at equal seconds.
 
     .venv/bin/python benchmarks/bench_stochastic.py [--task shallow] [--data DIR] [--samples 20000] [--seeds 2] [--full]
+        [--method engine|adam|sgd|soap|all] [--first 0] [--rate LR]
 
 Tasks (sigmoid, cross-entropy): shallow is 784-3x300-10 and deep 784-10x300-10, both Xavier with gain 4; default is deep
 from PyTorch's own start; rescaled is deep from PyTorch's start after `rescaled(spread=1)`, for everyone; fifty is
@@ -9,8 +10,13 @@ from PyTorch's own start; rescaled is deep from PyTorch's start after `rescaled(
 Step sizes are chosen from the printed grid on a sixth of the training images that is held back, with one seed; then
 every method trains on all of them, from the starts of the same seeds. Adam, SGD (momentum 0.9) and SOAP (of the package
 `pytorch_optimizer`, where it is installed) run with a cosine schedule over 5 passes, or as many more as fill the
-seconds of the engine's. The engine's settings are its defaults for every task, chosen on held-back images. --full takes
-60,000 images and 5 seeds (some ten minutes a task).
+engine's seconds; those are its own where it runs, else its second pass, timed in the same run, times its passes. SOAP
+takes minibatches of 500, as the engine does: with 128 it needs four times as long. The engine's settings are its
+defaults for every task, chosen on held-back images. --full takes 60,000 images and 5 seeds: an hour a task in one
+thread, which --method cuts into pieces (rows of the same table), and --first and --seeds into single seeds, --rate
+being the step size that an earlier piece has chosen.
+
+"cpu s" is processor time, summed over threads: a run's seconds times the share of the processor that it had.
 
 Tried and not kept, accuracy on 10,000 held-back images. 784-3x300-10, 50,000 images, 5 passes, the kept form .981 (one
 or two seeds, apart by .001): tau 0.3 .980, 0.1 .979; minibatches of 1,000 .978, of 250 .981 and a fifth slower; a
@@ -27,14 +33,16 @@ import importlib
 import math
 import os
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 
 import whydeep as wd
-from whydeep.core.training import Training
+from whydeep.core.training import Solver, Training
 from whydeep.networks import mlp
 from whydeep.optimization import Backprop
 from whydeep.optimization.alternating.stochastic_admm.rescaled_start import rescaled
@@ -75,26 +83,45 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Method:
+    """A rival: the step sizes tried, and its solver at one of them for so many passes."""
+
     name: str
     grid: Sequence[float]
     solver: Callable[[float, int], Backprop]
 
 
-def methods() -> list[Method]:
-    def back(optimizer: Callable[..., torch.optim.Optimizer], lr: float, epochs: int, **options: object) -> Backprop:
-        return Backprop(optimizer, lr=lr, epochs=epochs, batch_size=128, schedule="cosine", options=options)
+@dataclass(frozen=True)
+class Run:
+    """What one training came to, and its processor seconds."""
 
-    found = [
+    training: Training
+    cpu: float
+
+    @property
+    def spent(self) -> float:
+        """The seconds that are made equal: threads that wait use the processor, too, so of several the clock's."""
+        return self.cpu if torch.get_num_threads() == 1 else self.training.seconds
+
+
+def methods() -> dict[str, Method]:
+    """Return the rivals by their names on the command line."""
+
+    def back(
+        optimizer: Callable[..., torch.optim.Optimizer], lr: float, epochs: int, *, batch: int = 128, **options: object
+    ) -> Backprop:
+        return Backprop(optimizer, lr=lr, epochs=epochs, batch_size=batch, schedule="cosine", options=options)
+
+    found = {
         # The fused step is the faster one, and the same to rounding.
-        Method("Adam", (1e-3, 2e-3, 3e-3, 5e-3), partial(back, torch.optim.Adam, fused=True)),
-        Method("SGD", (0.05, 0.1, 0.3), partial(back, torch.optim.SGD, momentum=0.9)),
-    ]
+        "adam": Method("Adam", (1e-3, 2e-3, 3e-3, 5e-3), partial(back, torch.optim.Adam, fused=True)),
+        "sgd": Method("SGD", (0.05, 0.1, 0.3), partial(back, torch.optim.SGD, momentum=0.9)),
+    }
     try:
         soap = importlib.import_module("pytorch_optimizer").SOAP
     except ImportError:
-        print("peer SOAP: pytorch_optimizer is not installed")
+        print("peer SOAP: pytorch_optimizer is not installed", file=sys.stderr)
         return found
-    return [*found, Method("SOAP", (1e-3, 3e-3), partial(back, soap, weight_decay=0.0))]
+    return found | {"soap": Method("SOAP", (3e-3, 1e-2), partial(back, soap, batch=500, weight_decay=0.0))}
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -107,63 +134,110 @@ def accuracy(training: Training, data: Data) -> float:
     return hits / len(data)
 
 
-def row(name: str, setting: str, passes: int, trainings: Sequence[Training], test: Data) -> str:
-    reached = [accuracy(training, test) for training in trainings]
-    fitted = statistics.mean(1 - float(training.history["error"][-1]) for training in trainings)
+def timed(solver: Solver, problem: Problem, seed: int) -> Run:
+    clock, processor = time.perf_counter(), time.process_time()
+    training = solver.train(problem, generator=seeded(seed))
+    share = (time.process_time() - processor) / (time.perf_counter() - clock)
+    return Run(training, training.seconds * share)
+
+
+def every_seed(solver: Solver, starts: Mapping[int, Problem], test: Data) -> list[Run]:
+    """Train from every start; what a seed came to is told at once, as a long benchmark may be cut off."""
+    runs = []
+    for seed, start in starts.items():
+        runs.append(timed(solver, start, seed))
+        reached = accuracy(runs[-1].training, test)
+        print(f"seed {seed}: test {reached:.4f}, {runs[-1].cpu:.1f} cpu s", file=sys.stderr, flush=True)
+    return runs
+
+
+def row(name: str, setting: str, passes: int, runs: Sequence[Run], test: Data) -> str:
+    reached = [accuracy(run.training, test) for run in runs]
+    fitted = statistics.mean(1 - float(run.training.history["error"][-1]) for run in runs)
     spread = statistics.stdev(reached) if len(reached) > 1 else math.nan
-    seconds = statistics.mean(training.seconds for training in trainings)
+    seconds = statistics.mean(run.training.seconds for run in runs)
     listed = " ".join(f"{value:.4f}" for value in reached)
     return (
-        f"| {name} | {setting} | {passes} | {seconds:.1f} | {fitted:.4f} | {statistics.mean(reached):.4f} "
-        f"({spread:.4f}) | {listed} |"
+        f"| {name} | {setting} | {passes} | {seconds:.1f} | {statistics.mean(run.cpu for run in runs):.1f} "
+        f"| {fitted:.4f} | {statistics.mean(reached):.4f} ({spread:.4f}) | {listed} |"
     )
 
 
-def compare(name: str, task: Task, rivals: Sequence[Method], train: Data, test: Data, seeds: int) -> None:
+def engines_budget(engine: StochasticADMM, start: Problem) -> float:
+    """Return the seconds that the engine needs, from two passes: the first one whitens the data."""
+    run = timed(replace(engine, epochs=2), start, 0)
+    share = run.spent / run.training.seconds
+    first, second = (float(run.training.history["seconds"][passes]) for passes in (1, 2))
+    return share * (first + (engine.epochs - 1) * (second - first))
+
+
+def chosen_rate(method: Method, task: Task, train: Data) -> tuple[float, str]:
+    """Return the step size with the best accuracy on the sixth that is held back, and how all of them did."""
     cut = len(train) * 5 // 6
     inner, held = train.take(torch.arange(cut)), train.take(torch.arange(cut, len(train)))
-    starts = [task.problem(train, seed) for seed in range(seeds)]
+    found = {}
+    for rate in method.grid:
+        found[rate] = accuracy(
+            method.solver(rate, task.passes).train(task.problem(inner, 0), generator=seeded(0)), held
+        )
+        print(f"{method.name} {rate:g}: held back {found[rate]:.4f}", file=sys.stderr, flush=True)
+    listed = ", ".join(f"{rate:g}: {value:.4f}" for rate, value in found.items())
+    return max(method.grid, key=lambda rate: found[rate]), f"held back {listed}"
+
+
+def compare(
+    name: str, rivals: Sequence[Method], train: Data, test: Data, seeds: range, *, engine: bool, rate: float | None
+) -> None:
+    """Print one table: the engine if it is asked for, then its rivals in its seconds."""
+    task = TASKS[name]
+    starts = {seed: task.problem(train, seed) for seed in seeds}
     print(f"\n{name}: {len(train)} images, {torch.get_num_threads()} threads; test: mean (standard deviation)\n")
-    print("| method | setting | passes | seconds | train | test | every seed |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    engine = [task.engine.train(start, generator=seeded(seed)) for seed, start in enumerate(starts)]
-    print(
-        row(
-            "StochasticADMM",
-            "defaults",
-            task.engine.epochs,
-            engine,
-            test,
-        ),
-        flush=True,
-    )
-    budget = statistics.mean(training.seconds for training in engine)
+    print("| method | setting | passes | seconds | cpu s | train | test | every seed |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    budget = None
+    if engine:
+        runs = every_seed(task.engine, starts, test)
+        print(row("StochasticADMM", "defaults", task.engine.epochs, runs, test), flush=True)
+        budget = statistics.mean(run.spent for run in runs)
     for method in rivals:
-        tried = {}
-        for lr in method.grid:
-            training = method.solver(lr, task.passes).train(task.problem(inner, 0), generator=seeded(0))
-            tried[lr] = (accuracy(training, held), training.seconds * len(train) / len(inner))
-        best = max(method.grid, key=lambda lr: tried[lr][0])
-        passes = max(task.passes, math.ceil(task.passes * budget / tried[best][1]))
-        runs = [method.solver(best, passes).train(s, generator=seeded(i)) for i, s in enumerate(starts)]
-        grid = ", ".join(f"{lr:g}: {found:.4f}" for lr, (found, _) in tried.items())
-        print(row(method.name, f"lr {best:g} (held back {grid})", passes, runs, test), flush=True)
+        budget = engines_budget(task.engine, starts[seeds[0]]) if budget is None else budget
+        step, listed = (rate, "chosen before") if rate is not None else chosen_rate(method, task, train)
+        one = timed(method.solver(step, 1), starts[seeds[0]], 0).spent
+        passes = max(task.passes, math.ceil(budget / one))
+        runs = every_seed(method.solver(step, passes), starts, test)
+        print(row(method.name, f"lr {step:g} ({listed})", passes, runs, test), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=[*TASKS, "all"], default="shallow")
+    parser.add_argument("--method", choices=["engine", "adam", "sgd", "soap", "all"], default="all")
     parser.add_argument("--data", default=os.path.join(os.environ.get("WHYDEEP_DATA", "../shared/data"), "mnist"))
     parser.add_argument("--samples", type=int, default=20_000)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=2, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--rate", type=float, help="the rivals' step size, without a choice")
     parser.add_argument("--full", action="store_true", help="60,000 images and 5 seeds")
     options = parser.parse_args()
     if options.full:
         options.samples, options.seeds = 60_000, 5
-    train, test = wd.data.load(f"mnist:{options.data}")
     rivals = methods()
+    if options.method not in ("all", "engine", *rivals):
+        parser.error(f"{options.method} is not installed")
+    asked = (
+        list(rivals.values()) if options.method == "all" else [rivals[one] for one in rivals if one == options.method]
+    )
+    train, test = wd.data.load(f"mnist:{options.data}")
     for name in TASKS if options.task == "all" else [options.task]:
-        compare(name, TASKS[name], rivals, train.take(torch.arange(options.samples)), test, options.seeds)
+        compare(
+            name,
+            asked,
+            train.take(torch.arange(options.samples)),
+            test,
+            range(options.first, options.first + options.seeds),
+            engine=options.method in ("all", "engine"),
+            rate=options.rate,
+        )
 
 
 if __name__ == "__main__":
