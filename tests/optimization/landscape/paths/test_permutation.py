@@ -145,10 +145,6 @@ def test_the_permuted_network_computes_the_same(name: str, by: str, data: Data) 
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize("by", ["weights", "activations"])
 def test_shuffled_units_are_found_again(name: str, by: str, data: Data) -> None:
-    if name == "vision":
-        pytest.skip("weight matching ends in a local maximum here; the order of heads is not seen in activations")
-    if name in ("attention", "grouped") and by == "activations":
-        pytest.skip("the order of heads and groups is not seen in any tensor by itself")
     model = network(name, 0)
     plan = wiring(model, data.x[torch.arange(4)])
     generator = torch.Generator().manual_seed(5)

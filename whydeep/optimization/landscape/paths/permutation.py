@@ -17,6 +17,7 @@ from whydeep.core.evaluation import evaluating
 from whydeep.core.randomness import or_default
 
 from .profile import State, check_same_shape
+from .unit_sets import Units
 from .units import Wiring, reordered, unfolded, wiring
 
 Matching = Literal["weights", "activations"]
@@ -54,10 +55,14 @@ def align(
 
     by "weights": maximises sum_w <w_target, P w_model> over the permutations P of all sets of units, one set after the
     other in random order, each by a linear assignment, until none improves (Ainsworth, Hayase and Srinivasa 2023,
-    Git Re-Basin, algorithm 1); the best of `starts` ascents from the order given, by different random orders of the
-    sets, and still a local maximum only.
+    Git Re-Basin, algorithm 1). The best of `starts` ascents from the order given, by different random orders of the
+    sets, and of one more from a start of its own: there each set is matched by what the orders of the others do not
+    change, its units' weights sorted along all other free axes. (The inner product of two sorted vectors is the largest
+    over all orders, so no set is judged before the others have found theirs; a shuffled copy is recognised at once.)
+    A local maximum only, even so.
     by "activations": maximises for each set of units the summed correlation of their activations over at most `samples`
-    samples of `data` and all places (Li et al. 2016; same paper, section 3.1); no sweeps are needed.
+    samples of `data` and all places (Li et al. 2016; same paper, section 3.1), sorted along other free axes, such as
+    the units of a head where heads are matched; no sweeps are needed.
     Which axes belong together is traced (`wiring`): chains, convolutions, batch norm, residual blocks (one order along
     the whole stream), attention (heads as wholes, and the units within all heads alike). No specification is given.
 
@@ -88,6 +93,9 @@ def align(
 
     watched = agreement if by == "weights" else None
     ascents = [_ascended(plan, cost, watched, given, sweeps, generator) for _ in range(starts)]
+    if watched is not None and len(plan.free) > 1:
+        recognised = _ascended(plan, _sorted_cost(plan, source, goal), None, given, 1, generator)
+        ascents.append(_ascended(plan, cost, watched, recognised, sweeps, generator))
     orders = max(ascents, key=agreement)
     state = {name: reordered(value, plan.axes(name), orders) for name, value in source.items() if name in plan.layout}
     result = copy.deepcopy(model)
@@ -169,6 +177,33 @@ def _weight_cost(plan: Wiring, source: State, goal: State) -> Cost:
     return cost
 
 
+def _sorted_cost(plan: Wiring, source: State, goal: State) -> Cost:
+    """Return the agreement of each pair of units if every other set of units were in its best order for that pair."""
+    names = _parameters(plan, source)
+
+    def cost(index: int, _orders: dict[int, Tensor]) -> Tensor:
+        units = plan.free[index]
+        total = torch.zeros(units.size, units.size, dtype=torch.float64)
+        for name in names:
+            axes = plan.axes(name)
+            for axis, one in enumerate(axes):
+                if one is units:
+                    total += _gram(_sorted(goal[name], axes, axis), _sorted(source[name], axes, axis))
+        return total
+
+    return cost
+
+
+def _sorted(value: Tensor, axes: list[Units], axis: int) -> Tensor:
+    """Return a matrix with the units of axis number `axis` as rows, each sorted along all other free axes together."""
+    fixed = [k for k, one in enumerate(axes) if one.fixed]
+    free = [k for k, one in enumerate(axes) if not one.fixed and k != axis]
+    wide = value.reshape([one.size for one in axes]).permute(axis, *fixed, *free)
+    if free:
+        wide = wide.flatten(1 + len(fixed)).sort(-1).values
+    return wide.reshape(len(wide), -1)
+
+
 def _gram(first: Tensor, second: Tensor) -> Tensor:
     return (first.double() @ second.double().T).cpu()
 
@@ -180,9 +215,9 @@ def _activation_cost(plan: Wiring, other: Wiring) -> Cost:
         for (mine, axes), (theirs, _) in zip(plan.seen, other.seen, strict=True):
             flat = [each for axis in axes for each in axis]
             for axis, each in enumerate(flat):
-                # Other sets of units along the same tensor are not aligned yet: such a tensor tells nothing.
-                if each is units and all(one.fixed or one is units for one in flat):
-                    total += _gram(_standard(unfolded(theirs, flat, axis)), _standard(unfolded(mine, flat, axis)))
+                if each is units:
+                    # Other sets of units along the same tensor are not aligned yet: sorted, it does not depend on them.
+                    total += _gram(_standard(_sorted(theirs, flat, axis)), _standard(_sorted(mine, flat, axis)))
         costs.append(total)
     return lambda index, orders: costs[index]
 
