@@ -22,7 +22,8 @@ def iteration(activation=nn.ReLU, loss="squared", sweeps=3, **options):
         for value in network.parameters():
             value.copy_(torch.randn(value.shape, generator=generator, dtype=torch.float64))
     chain = Chain.of(network, solver="DLADMM")
-    found = DLADMMIteration(DLADMM(rho=RHO, **options), chain, LOSSES[loss], data=blobs(30, dtype=torch.float64))
+    data, solver = blobs(30, dtype=torch.float64), DLADMM(rho=RHO, **options)
+    found = DLADMMIteration(solver, chain, LOSSES[loss], x=data.x, targets=target_rows(data.targets, 3))
     for _ in range(sweeps):
         found.sweep()
     return found

@@ -8,7 +8,7 @@ from torch import nn
 from whydeep.core import Data, Problem, Status
 from whydeep.networks import mlp
 from whydeep.optimization.alternating.chain import Chain
-from whydeep.optimization.alternating.proximal import LOSSES
+from whydeep.optimization.alternating.proximal import LOSSES, target_rows
 from whydeep.optimization.alternating.taylor import TaylorADMM, TaylorIteration
 
 BETA, GAMMA = 0.7, 3.0
@@ -24,7 +24,10 @@ def iteration(activation=nn.ReLU, loss="squared", sweeps=3, **options):
             value.copy_(torch.randn(value.shape, generator=generator, dtype=torch.float64))
     solver = TaylorADMM(beta=BETA, gamma=GAMMA, warm_start=1, **options)
     chain = Chain.of(network, solver="TaylorADMM")
-    found = TaylorIteration(solver, chain, LOSSES[loss], data=blobs(30, dtype=torch.float64), generator=generator)
+    data = blobs(30, dtype=torch.float64)
+    found = TaylorIteration(
+        solver, chain, LOSSES[loss], x=data.x, targets=target_rows(data.targets, 3), generator=generator
+    )
     for _ in range(sweeps):
         found.sweep()
     return found

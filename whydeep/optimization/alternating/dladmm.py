@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from whydeep.core.data import Data
 from whydeep.core.problem import Problem
 from whydeep.core.training import Callback, Training
-from whydeep.optimization.distributed.memory import check_states
 
 from .activation_proximal import activation_proximal
 from .chain import Chain
-from .proximal import CROSS_ENTROPY, OutputLoss, output_loss, target_rows
-from .sweeps import Iteration, check_positive, check_sweeper, data_norm, train_in_sweeps
+from .proximal import CROSS_ENTROPY, OutputLoss
+from .split import forward_pass, squares, train_split
+from .sweeps import check_positive, check_sweeper, data_norm
 
 OUTPUTS = ("exact", "fista")
 
@@ -51,6 +51,7 @@ class DLADMM:
     Cost of a sweep: eight products of 2 n a b operations between layers of a inputs and b outputs; memory 3 n numbers a
     unit.
 
+    >>> from whydeep.core.data import Data
     >>> from whydeep.networks import mlp
     >>> x = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None]
     >>> network = mlp((1, 40, 1), init="he", generator=torch.Generator().manual_seed(0)).double()
@@ -64,6 +65,7 @@ class DLADMM:
     output: str = "exact"
     validation: float = 0.0
     dtype: torch.dtype | None = None
+    tolerance: ClassVar[float] = 0.0  # it has no criterion of convergence: the budget is spent
 
     def __post_init__(self) -> None:
         check_sweeper(self)
@@ -71,22 +73,18 @@ class DLADMM:
         if self.output not in OUTPUTS:
             raise ValueError(f"unknown output {self.output!r}; give one of {', '.join(OUTPUTS)}")
 
-    @property
-    def tolerance(self) -> float:
-        """It has no criterion of convergence: the budget is spent."""
-        return 0.0
-
     def train(
         self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Training:
         """Train a copy of `problem.model` from its present parameters; the generator draws the validation split."""
-        loss = output_loss(problem, solver="DLADMM")
-
-        def begin(chain: Chain, data: Data) -> Iteration:
-            check_states("DLADMM", chain, data, copies=3, dtype=self.dtype)
-            return DLADMMIteration(self, chain, loss, data=data)
-
-        return train_in_sweeps(self, problem, begin, name="DLADMM", generator=generator, callback=callback)
+        return train_split(
+            self,
+            problem,
+            lambda chain, loss, x, targets: DLADMMIteration(self, chain, loss, x=x, targets=targets),
+            copies=3,
+            generator=generator,
+            callback=callback,
+        )
 
 
 def fista_proximal(
@@ -117,26 +115,16 @@ def fista_proximal(
 class DLADMMIteration:
     """The variables W_i, Z_i, A_i and U with the residuals R_i, and one sweep over them."""
 
-    def __init__(self, solver: DLADMM, chain: Chain, loss: OutputLoss, *, data: Data) -> None:
-        dtype = solver.dtype or chain.dtype
+    def __init__(self, solver: DLADMM, chain: Chain, loss: OutputLoss, *, x: Tensor, targets: Tensor) -> None:
         self.chain, self.loss, self.rho = chain, loss, solver.rho
         self.fista = solver.output == "fista" and loss is CROSS_ENTROPY
-        self.x = chain.rows(data, dtype)
-        self.targets = target_rows(data.targets, chain.layers[-1].linear.out_features)
-        self.scale = data_norm(self.x, self.targets)
-        self._start(chain.weights(dtype))
+        self.x, self.targets, self.scale = x, targets, data_norm(x, targets)
+        self._start(chain.weights(x.dtype))
 
     def _start(self, weights: tuple[Tensor, ...]) -> None:
         self._weights = [weight.clone() for weight in weights]
-        self.preactivations: list[Tensor] = []
-        self.states: list[Tensor] = []  # A_1 .. A_{N-1}
-        below = self.x
-        for layer, weight in zip(self.chain.layers, weights, strict=True):
-            self.preactivations.append(layer.preactivation(weight, below))
-            # A linear layer gives its argument back, and two blocks must not share their memory.
-            below = layer.activation.value(self.preactivations[-1].clone())
-            self.states.append(below)
-        self.states.pop()
+        self.preactivations, states = forward_pass(self.chain, weights, self.x)
+        self.states = states[:-1]  # A_1 .. A_{N-1}
         self.residuals = [torch.zeros_like(z) for z in self.preactivations]
         self.multiplier = torch.zeros_like(self.preactivations[-1])
 
@@ -218,7 +206,7 @@ class DLADMMIteration:
         dual = float((self.multiplier.double() * self.residuals[-1]).sum())
         layers = zip(self.chain.layers, self.states, self.preactivations, strict=False)
         parts = [a - layer.activation.value(z) for layer, a, z in layers]
-        gaps = sum(float(part.double().square().sum()) for part in (*self.residuals, *parts))
+        gaps = sum(squares(part) for part in (*self.residuals, *parts))
         return {"objective": loss + dual + self.rho / 2 * gaps, "feasibility": math.sqrt(gaps) / self.scale}
 
 

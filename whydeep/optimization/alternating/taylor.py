@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from whydeep.core.data import Data
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
 from whydeep.core.training import Callback, Training
-from whydeep.optimization.distributed.memory import check_states
 
 from .activation_proximal import activation_proximal
 from .chain import Chain
-from .proximal import OutputLoss, output_loss, target_rows
+from .proximal import OutputLoss
 from .quadratic_blocks import blocks, factor, gram, inputs_product, state_response, weight_increment
-from .sweeps import Iteration, check_positive, check_sweeper, data_norm, train_in_sweeps
+from .split import forward_pass, squares, train_split
+from .sweeps import check_positive, check_sweeper, data_norm
 
 STARTS = ("forward", "random")
 
@@ -51,6 +51,7 @@ class TaylorADMM:
     ADMM approach", ICML 2016 (recalled, not checked against the paper); defaults from public re-implementations.
     Cost of a sweep: that of `BCD`; memory 2 n numbers a unit.
 
+    >>> from whydeep.core.data import Data
     >>> from whydeep.networks import mlp
     >>> x = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None]
     >>> network = mlp((1, 40, 1), init="he", generator=torch.Generator().manual_seed(0)).double()
@@ -67,6 +68,7 @@ class TaylorADMM:
     start: str = "random"
     validation: float = 0.0
     dtype: torch.dtype | None = None
+    tolerance: ClassVar[float] = 0.0  # it has no criterion of convergence: the budget is spent
 
     def __post_init__(self) -> None:
         check_sweeper(self)
@@ -76,54 +78,49 @@ class TaylorADMM:
         if self.start not in STARTS:
             raise ValueError(f"unknown start {self.start!r}; give one of {', '.join(STARTS)}")
 
-    @property
-    def tolerance(self) -> float:
-        """It has no criterion of convergence: the budget is spent."""
-        return 0.0
-
     def train(
         self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Training:
         """Train a copy of `problem.model`; the generator draws the validation split, then the random start."""
-        loss = output_loss(problem, solver="TaylorADMM")
         generator = or_default(generator)
-
-        def begin(chain: Chain, data: Data) -> Iteration:
-            check_states("TaylorADMM", chain, data, copies=2, dtype=self.dtype)
-            return TaylorIteration(self, chain, loss, data=data, generator=generator)
-
-        return train_in_sweeps(self, problem, begin, name="TaylorADMM", generator=generator, callback=callback)
+        return train_split(
+            self,
+            problem,
+            lambda chain, loss, x, targets: TaylorIteration(
+                self, chain, loss, x=x, targets=targets, generator=generator
+            ),
+            copies=2,
+            generator=generator,
+            callback=callback,
+        )
 
 
 class TaylorIteration:
     """The variables W_i, Z_i, A_i and Lambda, and one sweep over them."""
 
     def __init__(
-        self, solver: TaylorADMM, chain: Chain, loss: OutputLoss, *, data: Data, generator: torch.Generator
+        self,
+        solver: TaylorADMM,
+        chain: Chain,
+        loss: OutputLoss,
+        *,
+        x: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
     ) -> None:
-        dtype = solver.dtype or chain.dtype
         self.chain, self.loss, self.beta, self.gamma = chain, loss, solver.beta, solver.gamma
         self.warm_start, self.guard = solver.warm_start, 1e-6
-        self.x = chain.rows(data, dtype)
-        self.targets = target_rows(data.targets, chain.layers[-1].linear.out_features)
-        self.scale = data_norm(self.x, self.targets)
-        self._start(chain.weights(dtype))
+        self.x, self.targets, self.scale = x, targets, data_norm(x, targets)
+        self._start(chain.weights(x.dtype))
         if solver.start == "random":
             for tensor in (*self.preactivations, *self.states):
-                drawn = torch.randn(tensor.shape, generator=generator, dtype=dtype, device=generator.device)
+                drawn = torch.randn(tensor.shape, generator=generator, dtype=x.dtype, device=generator.device)
                 tensor.copy_(drawn)
 
     def _start(self, weights: tuple[Tensor, ...]) -> None:
         self._weights, self.done = list(weights), 0
-        self.preactivations: list[Tensor] = []
-        self.states: list[Tensor] = []  # A_1 .. A_{N-1}
-        below = self.x
-        for layer, weight in zip(self.chain.layers, weights, strict=True):
-            self.preactivations.append(layer.preactivation(weight, below))
-            # A linear layer gives its argument back, and two blocks must not share their memory.
-            below = layer.activation.value(self.preactivations[-1].clone())
-            self.states.append(below)
-        self.states.pop()
+        self.preactivations, states = forward_pass(self.chain, weights, self.x)
+        self.states = states[:-1]  # A_1 .. A_{N-1}
         self.multiplier = torch.zeros_like(self.preactivations[-1], dtype=torch.float64)
 
     def restart(self, weights: tuple[Tensor, ...]) -> bool:
@@ -182,15 +179,11 @@ class TaylorIteration:
         """Return the function above as "objective", and "feasibility"."""
         outputs = self.preactivations[-1].double()
         forward = [self._forward(index) for index in range(len(self._weights))]
-        gaps = sum(_squares(z - u) for z, u in zip(self.preactivations, forward, strict=True))
+        gaps = sum(squares(z - u) for z, u in zip(self.preactivations, forward, strict=True))
         layers = zip(self.chain.layers, self.states, self.preactivations, strict=False)
-        bends = sum(_squares(a - layer.activation.value(z)) for layer, a, z in layers)
+        bends = sum(squares(a - layer.activation.value(z)) for layer, a, z in layers)
         value = float(self.loss.total(outputs, self.targets)) + float((outputs * self.multiplier).sum())
         return {
             "objective": value + self.beta * gaps + self.gamma * bends,
             "feasibility": math.sqrt(gaps + bends) / self.scale,
         }
-
-
-def _squares(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor, dim=1).double().square().sum())

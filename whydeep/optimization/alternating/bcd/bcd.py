@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from whydeep.core.data import Data
 from whydeep.core.problem import Problem
 from whydeep.core.training import Callback, Training
 from whydeep.optimization.alternating.chain import Chain
-from whydeep.optimization.alternating.proximal import output_loss, target_rows
-from whydeep.optimization.alternating.sweeps import Iteration, check_positive, check_sweeper, train_in_sweeps
-from whydeep.optimization.distributed.memory import check_states
+from whydeep.optimization.alternating.proximal import OutputLoss
+from whydeep.optimization.alternating.split import train_split
+from whydeep.optimization.alternating.sweeps import Iteration, check_positive, check_sweeper
 
 from .three import ThreeSplitting
 from .two import TwoSplitting
@@ -61,6 +61,7 @@ class BCD:
     600 with alpha = 1, from weights of deviation 0.01 and biases of 0.1.
     Cost: see `bcd_three.ThreeSplitting`; memory 3 n numbers a unit.
 
+    >>> from whydeep.core.data import Data
     >>> from whydeep.networks import mlp
     >>> x = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None]
     >>> network = mlp((1, 40, 1), init="he", generator=torch.Generator().manual_seed(0)).double()
@@ -94,14 +95,9 @@ class BCD:
         self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None
     ) -> Training:
         """Train a copy of `problem.model` from its present parameters; the generator draws the validation split."""
-        loss = output_loss(problem, solver="BCD")
 
-        def begin(chain: Chain, data: Data) -> Iteration:
-            check_states("BCD", chain, data, copies=3, dtype=self.dtype)
-            dtype = self.dtype or chain.dtype
-            x, weights = chain.rows(data, dtype), chain.weights(dtype)
-            targets = target_rows(data.targets, chain.layers[-1].linear.out_features)
-            watched = self.tolerance > 0
+        def begin(chain: Chain, loss: OutputLoss, x: Tensor, targets: Tensor) -> Iteration:
+            weights, watched = chain.weights(x.dtype), self.tolerance > 0
             found: ThreeSplitting | TwoSplitting
             if self.splitting == "two":
                 found = TwoSplitting(
@@ -128,7 +124,7 @@ class BCD:
                 )
             return _Resynchronised(found, self.resynchronise) if self.resynchronise else found
 
-        return train_in_sweeps(self, problem, begin, name="BCD", generator=generator, callback=callback)
+        return train_split(self, problem, begin, copies=3, generator=generator, callback=callback)
 
 
 class _Resynchronised:

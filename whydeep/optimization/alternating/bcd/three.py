@@ -27,6 +27,7 @@ from whydeep.optimization.alternating.quadratic_blocks import (
     state_response,
     weight_increment,
 )
+from whydeep.optimization.alternating.split import forward_pass, squares
 from whydeep.optimization.alternating.sweeps import data_norm
 
 
@@ -72,15 +73,8 @@ class ThreeSplitting:
         self._set_states()
 
     def _set_states(self) -> None:
-        # The forward pass. The list of states ends with V_N; below the first hidden state are the samples themselves.
-        self.preactivations: list[Tensor] = []
-        self.states: list[Tensor] = []
-        below = self.x
-        for layer, weight in zip(self.chain.layers, self._weights, strict=True):
-            self.preactivations.append(layer.preactivation(weight, below))
-            # A linear layer gives its argument back, and two blocks must not share their memory.
-            self.states.append(layer.activation.value(self.preactivations[-1].clone()))
-            below = self.states[-1]
+        # The list of states ends with V_N; below the first hidden state are the samples themselves.
+        self.preactivations, self.states = forward_pass(self.chain, self._weights, self.x)
         self.residuals = [torch.zeros_like(u) for u in self.preactivations]
 
     def restart(self, weights: tuple[Tensor, ...]) -> bool:
@@ -163,8 +157,8 @@ class ThreeSplitting:
         """Return F as "objective" and the norm of all gaps V - s(U) and R over that of [X, 1, Y] as "feasibility"."""
         loss = float(self.loss.total(self.states[-1].double(), self.targets))
         layers = zip(self.chain.layers, self.states, self.preactivations, strict=True)
-        gaps = sum(_squares(v - layer.activation.value(u)) for layer, v, u in layers)
-        residuals = sum(map(_squares, self.residuals))
+        gaps = sum(squares(v - layer.activation.value(u)) for layer, v, u in layers)
+        residuals = sum(map(squares, self.residuals))
         values = {
             "objective": loss + self.gamma / 2 * gaps + self.rho / 2 * residuals,
             "feasibility": math.sqrt(gaps + residuals) / self.scale,
@@ -175,19 +169,14 @@ class ThreeSplitting:
         """Return the norm of the gradient of F by all blocks; at a kink by the slope of its left side."""
         output = self.states[-1].double()
         gap = self.gamma * (self.states[-1] - self.preactivations[-1])
-        total = _squares(self.loss.gradient(output, self.targets) + gap)
-        total += _squares(self.rho * self.residuals[-1] - gap)
+        total = squares(self.loss.gradient(output, self.targets) + gap)
+        total += squares(self.rho * self.residuals[-1] - gap)
         for index, layer in enumerate(self.chain.layers):
             below = self.states[index - 1] if index else self.x
-            total += _squares(self.rho * inputs_product(self.residuals[index], below, bias=layer.bias))
+            total += squares(self.rho * inputs_product(self.residuals[index], below, bias=layer.bias))
             if index:
                 value, slope = self.chain.layers[index - 1].activation.value_and_slope(self.preactivations[index - 1])
                 gap = self.gamma * (below - value)
-                total += _squares(gap - self.rho * self.residuals[index] @ layer.without_bias(self._weights[index]))
-                total += _squares(self.rho * self.residuals[index - 1] - gap * slope)
+                total += squares(gap - self.rho * self.residuals[index] @ layer.without_bias(self._weights[index]))
+                total += squares(self.rho * self.residuals[index - 1] - gap * slope)
         return math.sqrt(total)
-
-
-def _squares(tensor: Tensor) -> float:
-    """Return the sum of squares: by rows in the tensor's own type, over rows in float64."""
-    return float(torch.linalg.vector_norm(tensor, dim=1).double().square().sum())
