@@ -14,7 +14,6 @@ lies at 0, with gradients that go from 0 to 1. Twins then are 1.5 eta further ap
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +21,13 @@ from scipy import stats
 from torch import Tensor
 
 from whydeep.core.claim import Claim
-from whydeep.core.measurement import Measurement
+from whydeep.core.measurement import Measurement, mean
 from whydeep.core.verdict import Prediction
 from whydeep.generalization.certificates.stability import convex_stability
+from whydeep.generalization.experiments.twin_training import twin_training
 
-DEVIATIONS = 4.0
-CONFIDENCE = 1 - 2 * float(stats.norm.sf(DEVIATIONS))
+CONFIDENCE = 1 - 2 * float(stats.norm.sf(4))
+"""That of four standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +75,17 @@ def measure(case: Case, generator: torch.Generator) -> Measurement:
     """
     n = case.samples
     z = torch.full((n,), 10.0, dtype=torch.float64) if case.convex else torch.linspace(-0.5, 0.5, n).double()
-    other = z.clone()
-    other[0] = 0.0 if case.convex else z[0] + 1.0
-    w = torch.zeros(case.chains, dtype=torch.float64)
-    twin = w.clone()
-    weights = torch.ones(n, dtype=torch.float64)
-    weights[0] = case.favour
-    for _ in range(case.steps):
-        index = torch.multinomial(weights, case.chains, replacement=True, generator=generator)
-        w, twin = (
-            w - case.step_size * _slope(w - z[index], case),
-            twin - case.step_size * _slope(twin - other[index], case),
-        )
+    w, twin = twin_training(
+        lambda w, z: w - case.step_size * _slope(w - z, case),
+        z,
+        0.0 if case.convex else float(z[0]) + 1.0,
+        steps=case.steps,
+        chains=case.chains,
+        generator=generator,
+        favour=case.favour,
+    )
     # At a far point the loss has slope +-1, so the losses differ as the weights do.
-    difference = (w - twin).abs()
-    value = float(difference.mean())
-    half = DEVIATIONS * float(difference.std()) / math.sqrt(case.chains)
-    return Measurement("difference of the losses", value, value - half, value + half, confidence=CONFIDENCE)
+    return mean("difference of the losses", (w - twin).abs(), confidence=CONFIDENCE)
 
 
 claim = Claim(
