@@ -20,7 +20,7 @@ from .block_lanczos import Projection, block_lanczos
 from .hessian import Hessian
 from .matrix_free import block_product
 from .spectral_density import Density, Quadrature
-from .trace import FIRST_LOOK, Trace, deflated_trace
+from .trace import KNOWN, Trace, deflated_trace
 
 
 @dataclass(frozen=True, repr=False)
@@ -174,14 +174,14 @@ def matrix_spectrum(
         if callback is not None and callback(Progress(taken, most)) is True:
             return True
         # Where few directions are left, visiting them makes everything exact and costs no more than the trace's probes.
-        return tolerance > 0 and size - taken > 2 * FIRST_LOOK and reached(seen)
+        return tolerance > 0 and size - taken > 2 * KNOWN and reached(seen)
 
     start = torch.randn(min(block, size), size, generator=generator, dtype=like.dtype).to(like.device)
     noise = operator.noise if isinstance(operator, Hessian) else None
     seen = block_lanczos(product, start, steps=steps, stop=stop, noise=noise)
     captured = float(seen.matrix.trace())
     if seen.whole:
-        traced = Trace(captured, torch.zeros(0, dtype=torch.float64))
+        traced = Trace.known(captured)
     else:
         traced = deflated_trace(
             product,
@@ -189,7 +189,6 @@ def matrix_spectrum(
             captured=captured,
             tolerance=trace_tolerance,
             probes=probes,
-            block=block,
             generator=generator,
         )
         if callback is not None:
