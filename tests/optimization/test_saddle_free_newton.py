@@ -13,7 +13,8 @@ from whydeep.core import Data, Problem, Progress, Solver, Status
 from whydeep.networks import linear, mlp
 from whydeep.optimization import by_name
 from whydeep.optimization.landscape.solvable import linear_networks
-from whydeep.optimization.saddle_free_newton import SaddleFreeNewton, ritz_pairs, saddle_free_step
+from whydeep.optimization.landscape.climbing import saddle_free_step
+from whydeep.optimization.saddle_free_newton import SaddleFreeNewton, ritz_pairs
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

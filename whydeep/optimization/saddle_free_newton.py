@@ -14,7 +14,8 @@ from whydeep.core.evaluation import outputs
 from whydeep.core.problem import Problem
 from whydeep.core.training import Callback, Outcome, Progress, Status, Training
 
-from .landscape.critical_points import dense_hessian
+from .landscape.climbing import saddle_free_step
+from .landscape.dense_hessian import dense_hessian
 from .landscape.spectra.hessian import Hessian
 
 
@@ -124,21 +125,6 @@ class SaddleFreeNewton:
             values, vectors = torch.linalg.eigh(dense_hessian(problem))
             return values, vectors.T
         return ritz_pairs(Hessian(problem), gradient, self.krylov)
-
-
-def saddle_free_step(values: Tensor, directions: Tensor, gradient: Tensor, *, damping: float) -> Tensor:
-    """Return -sum_i v_i (v_i . g)/(|lambda_i| + damping max_j |lambda_j|), (p,).
-
-    values: (k,) eigenvalues; directions: (k, p) their vectors, in rows. Where all eigenvalues are zero the step is
-    -g/damping. It never climbs: its product with g is not positive.
-
-    >>> g = torch.tensor([1.0, 1.0])
-    >>> saddle_free_step(torch.tensor([2.0, -0.5]), torch.eye(2), g, damping=0.0)
-    tensor([-0.5000, -2.0000])
-    """
-    largest = float(values.abs().max())
-    divisor = values.abs() + damping * (largest if largest > 0 else 1.0)
-    return -((directions @ gradient) / divisor) @ directions
 
 
 def ritz_pairs(product: Callable[[Tensor], Tensor], start: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from whydeep.core import Data, InputError, Problem
 from whydeep.networks import mlp
-from whydeep.optimization.landscape.critical_points import LinearModel, dense_hessian, find_critical_point
+from whydeep.optimization.landscape.climbing import climb
+from whydeep.optimization.landscape.critical_points import find_critical_point
+from whydeep.optimization.landscape.dense_hessian import dense_hessian
+from whydeep.optimization.landscape.linear_model import LinearModel
 from whydeep.optimization.landscape.solvable import linear_networks
 from whydeep.optimization.landscape.spectra.hessian import Hessian
 
@@ -187,6 +190,86 @@ def test_the_users_network_is_left_alone() -> None:
     assert [module.training for module in problem.model.modules()] == modes
     assert all(value.grad is None for value in problem.model.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+DEPTHS = torch.tensor([1.0, 1.3, 1.7, 2.2, 3.0], dtype=torch.float64)  # all curvatures different
+
+
+class Bowls(nn.Module):
+    """R = sum_i c_i (w_i^4/4 - w_i^2/2): a saddle of index k has k entries 0 and the others +-1, each worth -c_i/4."""
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(start.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (DEPTHS * (self.weight**4 / 4 - self.weight**2 / 2)).sum().expand(len(x), 1)
+
+
+def bowls(start: Tensor) -> Problem:
+    def output_itself(output: Tensor, _target: Tensor) -> Tensor:
+        return output[:, 0]
+
+    x = torch.zeros(2, 1, dtype=torch.float64)
+    return Problem(Bowls(start), Data(x, x), loss=output_itself)
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_the_index_asked_for_is_the_index_found(index: int) -> None:
+    # Inside all wells: beyond a minimum, |w| > 1, uphill leads outwards, where no saddle lies.
+    problem = bowls(torch.tensor([0.9, -0.8, 0.7, 0.85, -0.75], dtype=torch.float64))
+    found = find_critical_point(problem, index=index)
+    assert found.critical
+    assert found.index == index / 5
+    inside = found.vector.abs() < 1e-6
+    assert int(inside.sum()) == index
+    assert found.energy == pytest.approx(-float(DEPTHS[~inside].sum()) / 4, abs=1e-12)
+
+
+def test_without_an_index_it_goes_to_the_near_point() -> None:
+    # |g|^2 = sum c^2 (w^3 - w)^2 falls towards 0 where |w| < 1/sqrt(3), towards +-1 beyond.
+    found = find_critical_point(bowls(torch.tensor([0.9, 0.2, -1.1, -0.1, 0.3], dtype=torch.float64)))
+    torch.testing.assert_close(found.vector, torch.tensor([1.0, 0, -1, 0, 0], dtype=torch.float64), rtol=0, atol=1e-7)
+    assert found.index == 3 / 5
+
+
+def test_the_climb_brings_back_the_place_of_its_index() -> None:
+    problem = bowls(0.8 + 0.3 * draw(5, seed=7))
+    place, steps = climb(problem, 2, tolerance=1e-10, most=100)
+    assert steps < 100
+    assert float(place.gradient().norm()) <= 1e-10
+    assert int((torch.linalg.eigvalsh(dense_hessian(place)) < 0).sum()) == 2
+    short, steps = climb(problem, 2, tolerance=1e-10, most=3)
+    assert steps == 3
+    assert float((short.vector() - problem.vector()).norm()) <= 3 * 0.1 * float(problem.vector().norm()) * (1 + 1e-12)
+
+
+def test_the_bend_of_a_step_is_the_second_derivative_of_the_gradient() -> None:
+    # g = (w_1, w_2 - w_1^2): the valley g_2 = 0 is a parabola. H = J is not symmetric, but the model takes any images:
+    # here H = I at zero, so p = -g and a = -g'' = -(0, -2 p_1^2), a/2 = (0, p_1^2).
+    def gradient_at(step: Tensor) -> Tensor:
+        w = torch.tensor([0.1, 0.0], dtype=torch.float64) + step
+        return torch.stack([w[0], w[1] - (w[0] - 0.1) ** 2])
+
+    model = LinearModel.dense(torch.eye(2, dtype=torch.float64), gradient_at(torch.zeros(2, dtype=torch.float64)))
+    step, left = model.least(0.0)
+    torch.testing.assert_close(step, torch.tensor([-0.1, 0.0], dtype=torch.float64))
+    assert left == pytest.approx(0, abs=1e-12)
+    bent = model.corrected(step, gradient_at, 0.0)
+    torch.testing.assert_close(bent, torch.tensor([-0.1, 0.01], dtype=torch.float64), rtol=1e-9, atol=1e-12)
+    assert float(gradient_at(bent).norm()) < 1e-9 < float(gradient_at(step).norm())
+    # A bend that is no correction is left out: ten times the step, 2 |a| = 4 p_1^2 > 3/4 |p_1|.
+    long = model.corrected(10 * step, gradient_at, 0.0)
+    assert torch.equal(long, 10 * step)
+
+
+def test_an_index_out_of_range_or_of_too_many_parameters_is_refused() -> None:
+    problem = bowls(torch.ones(5, dtype=torch.float64))
+    for index in (-1, 6):
+        with pytest.raises(ValueError, match="give a number of downhill directions from 0 to 5"):
+            find_critical_point(problem, index=index)
+    with pytest.raises(InputError, match="an index is asked of 5 parameters and the dense limit is 4"):
+        find_critical_point(problem, index=1, dense_limit=4)
 
 
 def test_wrong_arguments_and_infinite_gradients() -> None:

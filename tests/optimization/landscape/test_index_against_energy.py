@@ -9,7 +9,7 @@ from torch import Tensor
 
 from whydeep.core import Data, InputError, Problem
 from whydeep.networks import linear, mlp
-from whydeep.optimization.landscape.critical_points import dense_hessian
+from whydeep.optimization.landscape.dense_hessian import dense_hessian
 from whydeep.optimization.landscape.index_against_energy import gauss_newton, index_against_energy
 from whydeep.optimization.landscape.solvable import linear_networks
 

@@ -3,14 +3,14 @@
 Descent on the risk finds minima only. A step p that minimises |H p + g| (Newton-MR) goes to critical points of every
 kind, and since <p, H g> <= 0 it lowers |grad R|^2. Searches of this sort often end where |grad R|^2 is stationary and
 grad R is not zero, H g = 0: gradient-flat points (Frye et al. 2021), which earlier work counted as critical. So |g| and
-|H g|/(|H| |g|) are reported, and `kind` says "critical" only below a strict tolerance.
+|H g|/(|H| |g|) are reported, and `kind` says "critical" only below a strict tolerance. Critical points of many energies
+are met by asking for an index: the search then first walks uphill along so many of the lowest curvatures (`climb`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -21,7 +21,10 @@ from whydeep.core.errors import InputError
 from whydeep.core.parameters import named, unflatten
 from whydeep.core.problem import Problem
 
-from .spectra.hessian import Hessian, twice_differentiable
+from .climbing import climb
+from .dense_hessian import dense_hessian
+from .linear_model import LinearModel
+from .spectra.hessian import Hessian
 
 Kind = Literal["critical", "gradient-flat", "unfinished"]
 
@@ -81,6 +84,7 @@ class SearchEnd:
 def find_critical_point(
     problem: Problem,
     *,
+    index: int | None = None,
     tolerance: float = 1e-8,
     most: int = 200,
     krylov: int = 200,
@@ -90,14 +94,21 @@ def find_critical_point(
     """Search from the parameters of `problem.model` for a point where the gradient of the risk is zero.
 
     In float64 and evaluation mode, on `data` (the training data by default). Every step minimises
-    |H p + g|^2 + mu |p|^2; the damping mu falls where |g|^2 falls as the linear model promises and rises where it does
-    not (Levenberg and Marquardt), which costs a gradient each time. So |g| never rises, singular H included. With at
-    most `dense_limit` parameters H is formed and its eigenvalues are returned; beyond that the step is sought in a
-    Krylov space of at most `krylov` products, and the index is left out. `most` steps at most.
-    Where units are rectified the gradient jumps and a search may end unfinished: it says so.
+    |H p + g|^2 + mu |p|^2, and is bent along the valley by the second derivative of the gradient; the damping mu falls
+    where |g|^2 falls as the linear model promises and rises where it does not (Levenberg and Marquardt), which costs
+    two gradients each time. So |g| never rises, singular H included. With at most `dense_limit` parameters H is formed
+    and its eigenvalues are returned; beyond that the step is sought in a Krylov space of at most `krylov` products, and
+    the index is left out. `most` steps at most.
+    index: how many downhill directions the point should have. The search then begins with at most `most` steps towards
+    saddles of that index (`climb`), and ends as above; where that leads to another index, the index found is reported.
+    Without it the search goes to the critical point that is near. The more downhill directions, the higher the energy.
+    Where units are rectified the gradient jumps and a search may end unfinished: it says so. On a smooth network that
+    could fit its data exactly, or whose units can saturate, many searches run off to infinity, where the gradient
+    vanishes without a critical point: give more samples than the network can fit.
 
-    Raises `InputError` when the gradient at the start is not finite, `ValueError` on a tolerance or counts that are
-    not positive. Cost of a step: p or `krylov` products and a gradient or two; memory min(p, krylov) * p numbers.
+    Raises `InputError` when the gradient at the start is not finite or an index is asked of more than `dense_limit`
+    parameters, `ValueError` on a tolerance or counts that are not positive and an index outside 0..p.
+    Cost of a step: p or `krylov` products and two gradients or four; memory 2 min(p, krylov) * p numbers.
     Source: Roosta et al. (Newton-MR, 2018; recalled, not checked against the paper: there a line search stands where
     the damping stands here, which met steps of no use along nearly flat directions), Frye et al. (2021).
 
@@ -118,10 +129,21 @@ def find_critical_point(
         pieces = unflatten(gradient, named(problem.model))
         bad = [name for name, piece in pieces.items() if not bool(torch.isfinite(piece).all())]
         raise InputError(f"the gradient of {', '.join(bad[:5])} holds NaN or inf", "start from other weights")
-    length, products, steps = float(gradient.norm()), 0, 0
     small = len(vector) <= dense_limit
+    products, steps = 0, 0
+    if index is not None:
+        if not 0 <= index <= len(vector):
+            raise ValueError(f"index={index}; give a number of downhill directions from 0 to {len(vector)}")
+        if not small:
+            raise InputError(
+                f"an index is asked of {len(vector):,} parameters and the dense limit is {dense_limit:,}",
+                "leave the index out, give a smaller network, or raise dense_limit",
+            )
+        problem, steps = climb(problem, index, tolerance=tolerance, most=most)
+        vector, gradient = problem.vector(), problem.gradient()
+    length, last = float(gradient.norm()), steps + most
     damping = 1e-3  # of |H|^2
-    while length > tolerance and steps < most:
+    while length > tolerance and steps < last:
         if small:
             model = LinearModel.dense(dense_hessian(problem), gradient)
         else:
@@ -130,6 +152,7 @@ def find_critical_point(
             products += hessian.products
         while damping < 1e8:
             step, left = model.least(damping)
+            step = model.corrected(step, partial(_gradient_at, problem, vector), damping)
             moved = problem.at(vector + step)
             ahead = moved.gradient()
             reached = float(ahead.norm())
@@ -154,110 +177,8 @@ def find_critical_point(
     return SearchEnd(kind, vector, problem.risk(), length, flatness, curvatures, steps, products)
 
 
-@dataclass(frozen=True)
-class LinearModel:
-    """g + H p on a space of steps p, by the singular values of H there.
-
-    directions: (k, p) orthonormal steps; strengths: (k,) their singular values s_i; slopes: (k,) g along the images.
-    length: |g|. norm: |H|, from below where the space is not the whole one.
-    """
-
-    directions: Tensor
-    strengths: Tensor
-    slopes: Tensor
-    length: float
-    norm: float
-
-    @classmethod
-    def dense(cls, hessian: Tensor, gradient: Tensor) -> LinearModel:
-        """Build it on the whole space from the eigenvalues of H (p, p): s_i = |lambda_i|."""
-        values, vectors = torch.linalg.eigh(hessian)
-        slopes = torch.where(values < 0, -1.0, 1.0).to(gradient) * (vectors.T @ gradient)
-        return cls(vectors.T, values.abs(), slopes, float(gradient.norm()), float(values.abs().max()))
-
-    @classmethod
-    def krylov(cls, product: Callable[[Tensor], Tensor], gradient: Tensor, most: int) -> LinearModel:
-        """Build it on span{g, H g, ..., H^(k-1) g}, g (p,) other than zero, by at most `most` products v -> H v.
-
-        The method of Lanczos, H Q_k = Q_{k+1} T; every vector is made orthogonal to all earlier ones twice. Fewer
-        products are taken when the space is closed under H.
-        """
-        length = float(gradient.norm())
-        steps = min(most, len(gradient))
-        basis = gradient.new_zeros(steps + 1, len(gradient))
-        small = torch.zeros(steps + 1, steps, dtype=torch.float64)
-        basis[0] = gradient / length
-        rounding = torch.finfo(gradient.dtype).eps * math.sqrt(len(gradient))
-        done = 0
-        while done < steps:
-            ahead = product(basis[done])
-            for _ in range(2):
-                overlap = basis[: done + 1] @ ahead
-                small[: done + 1, done] += overlap.double().cpu()
-                ahead = ahead - basis[: done + 1].T @ overlap
-            rest = float(ahead.norm())
-            done += 1
-            if rest <= rounding * float(small.abs().max()):
-                break
-            small[done, done - 1] = rest
-            basis[done] = ahead / rest
-        left, strengths, right = torch.linalg.svd(small[: done + 1, :done], full_matrices=False)
-        square = small[:done, :done]
-        norm = float(torch.linalg.eigvalsh((square + square.T) / 2).abs().max())
-        return cls(right.to(basis) @ basis[:done], strengths.to(basis), (length * left[0]).to(basis), length, norm)
-
-    def least(self, damping: float) -> tuple[Tensor, float]:
-        """Return the p (p,) that minimises |H p + g|^2 + damping |H|^2 |p|^2, and |H p + g| there.
-
-        Directions whose singular value is below 1e-14 of the largest are left out, as by the pseudo-inverse.
-
-        >>> hessian, g = torch.diag(torch.tensor([2.0, -1.0, 0.0])).double(), torch.ones(3, dtype=torch.float64)
-        >>> step, left = LinearModel.krylov(lambda v: hessian @ v, g, 10).least(0.0)
-        >>> [round(float(value), 6) + 0.0 for value in step], round(left, 6)
-        ([-0.5, 1.0, 0.0], 1.0)
-        """
-        kept = self.strengths > 1e-14 * self.norm
-        inverse = torch.where(kept, self.strengths / (self.strengths**2 + damping * self.norm**2), 0.0)
-        weights = -inverse * self.slopes
-        outside = max(self.length**2 - float(self.slopes.square().sum()), 0.0)
-        residue = self.slopes + self.strengths * weights
-        return weights @ self.directions, math.sqrt(outside + float(residue.square().sum()))
-
-
-def dense_hessian(problem: Problem, *, batch_size: int = 2048) -> Tensor:
-    """Return the Hessian of the risk (p, p) at `problem.model`, in evaluation mode.
-
-    Rows are pulled back together, as many as make 2^17 samples: much faster than p products for small networks, in
-    memory of p^2 and about a gigabyte at a thousand hidden units.
-    """
-    model = problem.copy().eval()
-    weights = [value for value in model.parameters() if value.requires_grad]
-    total: Tensor | float = 0.0
-    for x, y in problem.train.batches(batch_size):
-        with twice_differentiable(), torch.enable_grad():
-            share = problem.per_sample(model(x), y).sum() / len(problem.train)
-            parts = torch.autograd.grad(share, weights, create_graph=True, materialize_grads=True)
-            gradient = torch.cat([part.reshape(-1) for part in parts])
-            if not gradient.requires_grad:  # the loss is linear in every weight
-                total = total + torch.zeros(len(gradient), len(gradient), dtype=gradient.dtype)
-                continue
-            unit = torch.eye(len(gradient), dtype=gradient.dtype, device=gradient.device)
-            pieces = torch.split(unit, max(1, 2**17 // len(x)))
-            rows = [
-                torch.autograd.grad(
-                    gradient,
-                    weights,
-                    grad_outputs=piece,
-                    is_grads_batched=True,
-                    materialize_grads=True,
-                    retain_graph=True,
-                )
-                for piece in pieces
-            ]
-        blocks = [torch.cat([row.reshape(len(part[0]), -1) for row in part], 1) for part in rows]
-        total = total + torch.cat(blocks)
-    assert isinstance(total, Tensor)
-    return (total + total.T) / 2
+def _gradient_at(problem: Problem, vector: Tensor, step: Tensor) -> Tensor:
+    return problem.at(vector + step).gradient()
 
 
 def in_double(problem: Problem, *, data: Data | None = None) -> Problem:

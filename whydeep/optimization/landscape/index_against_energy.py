@@ -3,23 +3,26 @@
 Pennington and Bahri split the Hessian of the squared risk, H = H0 + H1, into H0 = 1/n sum_i J_i^T J_i and the second
 derivatives times residuals, and take both for random matrices that know nothing of each other. Here both are measured
 at each critical point, and the index of their free sum is compared with the index that H has. No constant is fitted:
-sigma^2 = tr H0/p sets the unit, and eps = |H1 - mean|_F^2/(2 p sigma^4) the energy in that unit.
+sigma^2 = tr H0/p sets the unit, and eps = |H1 - mean|_F^2/(2 p sigma^4) the energy in that unit. Whether the index grows
+with the energy at all, which the theory says first, is told by their rank correlation over the points.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from whydeep.core.errors import InputError
 from whydeep.core.exhibit import Curve, Line
 from whydeep.core.problem import Problem
 
-from .critical_points import SearchEnd, dense_hessian, find_critical_point, in_double
+from .critical_points import SearchEnd, find_critical_point, in_double
+from .dense_hessian import dense_hessian
 from .solvable import pennington_bahri
 
 
@@ -46,6 +49,41 @@ class IndexAgainstEnergy:
     close: float = 0.02
 
     @property
+    def distinct(self) -> tuple[CriticalPointSeen, ...]:
+        """The points without repetition: searches meet the same one, or a mirror image of it, again and again.
+
+        Two of the same index whose energies differ by less than 1e-7 of the larger count as one: a gradient of 1e-8
+        leaves an energy to far more digits, and different critical points do not come so close by chance.
+        """
+        kept: list[CriticalPointSeen] = []
+        for point in self.points:
+            if not any(
+                point.index == one.index and abs(point.energy - one.energy) <= 1e-7 * max(point.energy, one.energy)
+                for one in kept
+            ):
+                kept.append(point)
+        return tuple(kept)
+
+    @property
+    def correlation(self) -> tuple[float, float] | None:
+        """Kendall's rank correlation of index and energy over the distinct points, and the chance of one as large.
+
+        The chance is that of unrelated ranks, one-sided. None with fewer than five points or when all have one index.
+        """
+        points = self.distinct
+        if len(points) < 5 or len({point.index for point in points}) == 1:
+            return None
+        found = stats.kendalltau(
+            [point.energy for point in points], [point.index for point in points], alternative="greater"
+        )
+        return float(found.statistic), float(found.pvalue)
+
+    @property
+    def grows(self) -> bool | None:
+        """Whether the index grows with the energy: the chance of `correlation` is below 1 %. None where not testable."""
+        return None if self.correlation is None else self.correlation[1] < 0.01
+
+    @property
     def difference(self) -> float | None:
         """Mean |index - foretold| over the critical points; None when there are none."""
         if not self.points:
@@ -66,7 +104,11 @@ class IndexAgainstEnergy:
         found = f"{len(self.points)} of {len(self.ends)} searches ended at a critical point, {flat} gradient-flat"
         if self.difference is None:
             return f"{found}; there is nothing to compare."
-        return f"{found}; the index differs from the random-matrix value by {self.difference:.3f} on average."
+        found += f"; the index differs from the random-matrix value by {self.difference:.3f} on average"
+        if self.correlation is not None:
+            what = "grows with the energy" if self.grows else "is not seen to grow with the energy"
+            found += f", and {what} (rank correlation {self.correlation[0]:.2f} over {len(self.distinct)} points)"
+        return f"{found}."
 
     def curve(self) -> Curve:
         """Return the plot: index against energy, measured and foretold at the same points."""
@@ -85,15 +127,22 @@ class IndexAgainstEnergy:
 
 
 def index_against_energy(
-    problem: Problem, starts: Iterable[Tensor], *, tolerance: float = 1e-8, most: int = 300
+    problem: Problem,
+    starts: Iterable[Tensor],
+    *,
+    indices: Sequence[int | None] = (None,),
+    tolerance: float = 1e-8,
+    most: int = 300,
 ) -> IndexAgainstEnergy:
-    """Search a critical point from every start (p,) and compare its index with that of the free sum of its parts.
+    """Search critical points from every start (p,) and compare their index with that of the free sum of their parts.
 
-    Only ends that are critical are compared; gradient-flat ones are counted, and from weights on the way of a training
-    they are most. Critical points of many energies lie where a network with fewer hidden units has its minimum and the
-    others are zero (Fukumizu and Amari 2000).
+    indices: numbers of downhill directions to ask for, one search each from every start; None: whatever is near the
+    start (see `find_critical_point`). Only ends that are critical are compared, whatever index they have; gradient-flat
+    ones are counted, and without an index asked for they are most. Critical points of many energies are met by asking
+    for many indices, and lie where a network with fewer hidden units has its minimum and the others are zero (Fukumizu
+    and Amari 2000).
     Raises `InputError` when the loss is not squared, and when there are as many parameters as residuals (samples times
-    outputs) or more: H0 is singular then. Cost: as many searches as starts; dense matrices (p, p), so p <= 1000.
+    outputs) or more: H0 is singular then. Cost: starts times indices searches; dense matrices (p, p), so p <= 1000.
     """
     if problem.per_sample.name != "squared":
         raise InputError(f"the loss is {problem.per_sample.name}", "give loss='squared': the theory is about residuals")
@@ -105,10 +154,12 @@ def index_against_energy(
         )
     ends, seen = [], []
     for start in starts:
-        end = find_critical_point(problem.at(start.to(problem.vector())), tolerance=tolerance, most=most)
-        ends.append(end)
-        if end.critical and end.index is not None:
-            seen.append(_compare(problem, end, phi))
+        here = problem.at(start.to(problem.vector()))
+        for index in indices:
+            end = find_critical_point(here, index=index, tolerance=tolerance, most=most)
+            ends.append(end)
+            if end.critical and end.index is not None:
+                seen.append(_compare(problem, end, phi))
     return IndexAgainstEnergy(tuple(sorted(seen, key=lambda point: point.energy)), tuple(ends), phi)
 
 

@@ -18,7 +18,7 @@ from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
 from whydeep.optimization.landscape.solvable import linear_networks
-from whydeep.optimization.saddle_free_newton import saddle_free_step
+from whydeep.optimization.landscape.climbing import saddle_free_step
 
 
 @dataclass(frozen=True)
