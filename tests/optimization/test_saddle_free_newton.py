@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from whydeep.core import Data, Problem, Progress, Solver, Status
 from whydeep.networks import linear, mlp
 from whydeep.optimization import by_name
-from whydeep.optimization.landscape.solvable import linear_networks
 from whydeep.optimization.landscape.climbing import saddle_free_step
+from whydeep.optimization.landscape.solvable import linear_networks
 from whydeep.optimization.saddle_free_newton import SaddleFreeNewton, ritz_pairs
 
 

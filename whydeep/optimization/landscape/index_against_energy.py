@@ -3,8 +3,8 @@
 Pennington and Bahri split the Hessian of the squared risk, H = H0 + H1, into H0 = 1/n sum_i J_i^T J_i and the second
 derivatives times residuals, and take both for random matrices that know nothing of each other. Here both are measured
 at each critical point, and the index of their free sum is compared with the index that H has. No constant is fitted:
-sigma^2 = tr H0/p sets the unit, and eps = |H1 - mean|_F^2/(2 p sigma^4) the energy in that unit. Whether the index grows
-with the energy at all, which the theory says first, is told by their rank correlation over the points.
+sigma^2 = tr H0/p sets the unit, and eps = |H1 - mean|_F^2/(2 p sigma^4) the energy in that unit. Whether the index
+grows with the energy at all, which the theory says first, is told by their rank correlation over the points.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class IndexAgainstEnergy:
 
     @property
     def grows(self) -> bool | None:
-        """Whether the index grows with the energy: the chance of `correlation` is below 1 %. None where not testable."""
+        """Whether the index grows with the energy: a chance in `correlation` below 1 %. None where not testable."""
         return None if self.correlation is None else self.correlation[1] < 0.01
 
     @property

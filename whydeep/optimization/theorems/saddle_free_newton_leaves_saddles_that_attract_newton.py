@@ -17,8 +17,8 @@ from torch import Tensor
 from whydeep.core.claim import Claim
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.verdict import Prediction
-from whydeep.optimization.landscape.solvable import linear_networks
 from whydeep.optimization.landscape.climbing import saddle_free_step
+from whydeep.optimization.landscape.solvable import linear_networks
 
 
 @dataclass(frozen=True)
