@@ -178,10 +178,21 @@ def gibbs_certificate(
     prior = Gaussian(torch.where(fresh.matrix, 0.0, fresh.start), WIDTH * fresh.unit, fresh.model)
     temperatures = n * (torch.arange(rungs + 1, dtype=torch.float64) / rungs) ** 1.5
     ladder = climb(prior, data, temperatures=temperatures, steps=steps, generator=generator)
+    return ladder_certificate(ladder, prior, data, delta=delta)
+
+
+def ladder_certificate(ladder: Ladder, prior: Gaussian, data: Data, *, delta: float = 0.05) -> Certificate:
+    """Return the bound of the best rung of a ladder that was climbed from `prior` on all of `data`, n samples.
+
+    kl_inverse(q, (KL + ln(rungs) + ln(xi(n)/delta)) / n), with q and KL from the chains' means and the spread between
+    them. Raises `ValueError` on a delta outside (0, 1). Cost: arithmetic on the ladder's numbers.
+    """
+    check_delta(delta)
+    n, rungs = len(data), len(ladder.temperatures) - 1
     sure = (ladder.errors.mean(1) + _error(ladder.errors)).clamp(max=1.0)
     constant = confidence_nats(n, delta)
     union = constant + math.log(rungs)
-    bounds = [kl_inverse(float(sure[rung]), (ladder.nats(rung)[0] + union) / n) for rung in range(1, len(temperatures))]
+    bounds = [kl_inverse(float(sure[rung]), (ladder.nats(rung)[0] + union) / n) for rung in range(1, rungs + 1)]
     rung = 1 + min(range(rungs), key=lambda index: bounds[index])
     q, (above, below) = float(sure[rung]), ladder.nats(rung)
     stages = [
@@ -204,7 +215,11 @@ def gibbs_certificate(
         classifier=tuple(prior.network(weights) for weights in ladder.weights[rung]),
         condition=CONDITION,
         union=(f"ln {rungs} nats for the temperatures of the ladder",),
-        details={"KL, nats": above, "KL from below, nats": below, "inverse temperature": float(temperatures[rung])},
+        details={
+            "KL, nats": above,
+            "KL from below, nats": below,
+            "inverse temperature": float(ladder.temperatures[rung]),
+        },
         notes=(
             "the chains' averages enter with the spread between three chains, which does not see what none has reached",
         ),
