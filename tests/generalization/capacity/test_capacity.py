@@ -145,6 +145,12 @@ def test_scores_that_are_doubled_with_the_margins_change_nothing(name: str) -> N
     assert two.complexity == pytest.approx(one.complexity, rel=0.3)
 
 
+def test_takes_a_pair_of_tensors() -> None:
+    model, x, y = mlp((3, 4, 2)), torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 2
+    values = [[row.value for row in capacity_table(model, data)] for data in ((x, y), Data(x, y, classes=2))]
+    assert values[0] == values[1]
+
+
 def test_regression_and_unknown_networks_are_refused() -> None:
     with pytest.raises(InputError, match="no classes"):
         capacity_table(mlp((3, 2)), Data(torch.zeros(4, 3), torch.zeros(4, 2)))

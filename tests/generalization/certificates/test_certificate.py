@@ -111,6 +111,10 @@ def test_refuses_what_it_cannot_certify() -> None:
         certify(lambda x: torch.zeros(3), data, method="magic")
     with pytest.raises(ValueError, match="candidates=0"):
         certify(lambda x: torch.zeros(3), data, candidates=0)
+    with pytest.raises(ValueError, match=r"candidates=1\.5"):
+        certify(lambda x: torch.zeros(3), data, candidates=1.5)
+    with pytest.raises(TypeError, match="delta is str"):
+        certify(lambda x: torch.zeros(3), data, delta="0.05")
     with pytest.raises(ValueError, match="delta=1"):
         certify(lambda x: torch.zeros(3), data, delta=1)
     with pytest.raises(InputError, match="no classes"):

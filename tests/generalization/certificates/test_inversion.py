@@ -104,7 +104,9 @@ def test_binomial_tail_inverse_keeps_its_digits_at_tiny_deltas() -> None:
         assert binomial_tail_inverse(0, 1000, delta) == pytest.approx(-math.expm1(math.log(delta) / 1000), rel=1e-9)
 
 
-@pytest.mark.parametrize("bad", [(3, 2, 0.1), (-1, 2, 0.1), (0, 0, 0.1), (1, 2, 0.0), (1, 2, 1.0), (1, 2, math.nan)])
+@pytest.mark.parametrize(
+    "bad", [(3, 2, 0.1), (-1, 2, 0.1), (0, 0, 0.1), (0.5, 2, 0.1), (1, 2, 0.0), (1, 2, 1.0), (1, 2, math.nan)]
+)
 def test_refuses_counts_and_deltas_that_are_none(bad: tuple[int, int, float]) -> None:
     with pytest.raises(ValueError, match="give"):
         binomial_tail_inverse(*bad)

@@ -228,6 +228,17 @@ def test_certify_says_what_a_method_that_trains_lacks() -> None:
         certify(mlp((3, 5, 3)), heldout, method="pac-bayes-kl", train=train, solver=wild)
 
 
+@pytest.mark.parametrize("method", ["disintegrated", "gibbs", "occam", "pac-bayes-kl"])
+def test_methods_that_train_need_one_shape_and_one_set_of_classes(method: str) -> None:
+    heldout = Data(torch.rand(30, 3), torch.zeros(30, dtype=torch.int64), classes=3)
+    wider = Data(torch.rand(20, 4), torch.zeros(20, dtype=torch.int64), classes=3)
+    with pytest.raises(InputError, match=r"samples of shape \(4,\), 3 classes; data: \(3,\), 3; give"):
+        certify(mlp((3, 3)), heldout, method=method, train=wider, solver=SOLVER)
+    targets = Data(torch.rand(20, 3), torch.rand(20, 1))
+    with pytest.raises(InputError, match=r"\(3,\), no classes; data"):
+        certify(mlp((3, 3)), heldout, method=method, train=targets, solver=SOLVER)
+
+
 def test_the_prior_never_sees_the_samples_counted() -> None:
     train, heldout = blobs(90), Data(torch.rand(30, 3), torch.zeros(30, dtype=torch.int64), classes=3)
     seen: list[int] = []

@@ -30,6 +30,7 @@ def test_overlap_counts_samples_whatever_their_type_label_or_place() -> None:
     assert overlap(DATA.take(torch.arange(6)), held) == 2
     assert overlap(Data(Lazy(X[:6]), DATA.y[:6], classes=2), held) == 2
     assert overlap(Data(-0.0 * X[:1], DATA.y[:1], classes=2), Data(0.0 * X[:1], DATA.y[:1], classes=2)) == 1
+    assert overlap(DATA, Data(X[:3].reshape(3, 1, 2, 1), torch.zeros(3, dtype=torch.int64), classes=2)) == 3
     assert overlap(DATA, Data(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64), classes=2)) == 0
 
 
@@ -47,6 +48,26 @@ def test_a_network_that_changes_with_its_mode_is_refused_in_training_mode(layer:
     assert model.training
     assert certify(model.eval(), DATA).n == 12
     assert certify(nn.Sequential(nn.Dropout(0.0), nn.Linear(2, 2)), DATA).n == 12
+
+
+def test_a_network_that_asks_for_its_mode_itself_is_refused_in_training_mode() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.bn = nn.Linear(2, 2), nn.BatchNorm1d(2)
+            self.bn.eval()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.dropout(self.layer(self.bn(x)), training=self.training)
+
+    model, before = Functional(), torch.random.get_rng_state()
+    with pytest.raises(InputError, match=r"outputs are others than in evaluation mode; call model.eval\(\)"):
+        certify(model, DATA)
+    assert model.training
+    assert not model.bn.training
+    assert not bool(model.bn.running_mean.any())
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert certify(model.eval(), DATA).n == 12
 
 
 def test_a_network_that_is_random_in_evaluation_mode_is_refused() -> None:

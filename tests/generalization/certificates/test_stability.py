@@ -134,5 +134,7 @@ def test_bad_numbers_are_refused() -> None:
         langevin_stability([(0.1, 1.0, 1)], n=1, lipschitz=1.0)
     with pytest.raises(ValueError, match="batch_size=11 of 10"):
         langevin_stability([(0.1, 1.0, 1)], n=10, lipschitz=1.0, batch_size=11)
+    with pytest.raises(ValueError, match="loss_range=inf; the bound needs a loss between 0 and a finite range"):
+        langevin_stability([(0.1, 1.0, 1)], n=10, lipschitz=1.0, loss_range=math.inf)
     with pytest.raises(ValueError, match="finite numbers > 0"):
         langevin_stability([(0.1, 1.0, 1)], n=10, lipschitz=math.inf)

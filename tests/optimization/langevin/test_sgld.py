@@ -182,7 +182,8 @@ def test_a_schedule_changes_step_and_noise() -> None:
         ({"lr": 0.1, "beta": 0.0}, "beta is 0.0; give a number > 0"),
         ({"lr": 0.1, "beta": math.nan}, "beta is nan"),
         ({"lr": 0.1, "temperature": -1.0}, "temperature is -1.0; give a number >= 0"),
-        ({"lr": -0.1, "beta": 1.0}, "lr is -0.1; give a number >= 0"),
+        ({"lr": -0.1, "beta": 1.0}, "lr is -0.1; give a finite number >= 0"),
+        ({"lr": math.inf, "beta": 1.0}, "lr is inf; give a finite number >= 0"),
         ({"lr": 0.1, "beta": 1.0, "weight_decay": -1.0}, "weight_decay is -1.0"),
     ],
 )

@@ -16,12 +16,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from whydeep.core.data import Data
+from whydeep.data.accept import as_data
 from whydeep.generalization.risk import margins
 
 from .bounds import BOUNDS, Prepared
@@ -121,10 +122,11 @@ class CapacityTable:
 
 
 def capacity_table(
-    model: nn.Module, data: Data, *, start: nn.Module | None = None, delta: float = 0.05
+    model: nn.Module, data: Any, *, start: nn.Module | None = None, delta: float = 0.05
 ) -> CapacityTable:
     """Return the capacity bounds on the risk of `model`, from its norms and its margins on the training data `data`.
 
+    data: `Data`, a pair (x, y) of tensors or arrays, or a DataLoader.
     start: the network before training, drawn without the data; the (2,1) distances are measured from it. Every bound
     that fits the network gets an equal share of delta, so all hold at once.
 
@@ -139,6 +141,7 @@ def capacity_table(
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta={delta}; give a probability in (0, 1)")
+    data = as_data(data, name="training data")
     chain = read_chain(model, data, start=start)
     found = margins(model, data).cpu().numpy()
     left_out = {bound.name: reason for bound in BOUNDS if (reason := bound.refuses(chain)) is not None}

@@ -20,7 +20,7 @@ from whydeep.generalization.risk import Classifier
 from .certificate import Certificate
 from .disintegrated import disintegrated_certificate
 from .gibbs import gibbs_certificate
-from .heldout import BOUNDS, heldout_certificate
+from .heldout import BOUNDS, check_candidates, heldout_certificate
 from .inversion import check_delta
 from .learnt_prior import learnt_prior
 from .occam import occam_certificate
@@ -134,8 +134,7 @@ def certify(
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; give one of {', '.join(METHODS)}")
-    if candidates < 1:
-        raise ValueError(f"candidates={candidates}; give the number of classifiers compared, at least 1")
+    check_candidates(candidates)
     check_delta(delta)
     known = None if train is None else _data(train, "training data", None)
     data = _data(heldout, "held-out data", known)
@@ -155,6 +154,12 @@ def certify(
             raise InputError(
                 f"method {method} needs the weights of a network, and the classifier is {type(model).__name__}",
                 "give a torch.nn.Module, or take method binomial",
+            )
+        if known.input_shape != data.input_shape or known.classes != data.classes:
+            raise InputError(
+                f"{known.name}: samples of shape {known.input_shape}, {known.classes or 'no'} classes; {data.name}: "
+                f"{data.input_shape}, {data.classes}",
+                "give held-out data of the same shape and classes as the training data",
             )
         return TRAINED[method](_Task(model, data, known, solver, delta, candidates, or_default(generator)))
     check_fixed(model, data)

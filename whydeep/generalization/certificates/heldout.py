@@ -41,6 +41,12 @@ def hoeffding_bound(k: int, n: int, delta: float) -> float:
     return min(1.0, value * (1 + 1e-14))  # a few roundings of 1.1e-16 each
 
 
+def check_candidates(candidates: int) -> None:
+    """Raise `ValueError` unless a whole number of classifiers, one or more, was compared."""
+    if candidates < 1 or candidates != int(candidates):
+        raise ValueError(f"candidates={candidates}; give the number of classifiers compared, at least 1")
+
+
 BOUNDS: dict[str, Callable[[int, int, float], float]] = {
     "binomial": binomial_tail_inverse,
     "hoeffding": hoeffding_bound,
@@ -59,8 +65,7 @@ def heldout_certificate(
     """
     if method not in BOUNDS:
         raise ValueError(f"unknown method {method!r}; give one of {', '.join(BOUNDS)}")
-    if candidates < 1:
-        raise ValueError(f"candidates={candidates}; give the number of classifiers compared, at least 1")
+    check_candidates(candidates)
     check_delta(delta)
     errors, n = int(mistakes(model, heldout).sum()), len(heldout)
     alone = BOUNDS[method](errors, n, delta)

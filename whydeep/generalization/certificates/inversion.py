@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 from scipy import stats
 
@@ -105,13 +106,17 @@ def kl_inverse(q: float, c: float) -> float:
 
 
 def check_counts(k: int, n: int, delta: float) -> None:
-    """Raise `ValueError` unless 0 <= k <= n, n >= 1 and 0 < delta < 1."""
+    """Raise `ValueError` unless k and n are whole, 0 <= k <= n, n >= 1 and 0 < delta < 1."""
+    if k != int(k) or n != int(n):
+        raise ValueError(f"{k} errors of {n} samples; give whole numbers")
     if n < 1 or not 0 <= k <= n:
         raise ValueError(f"{k} errors of {n} samples; give 0 <= errors <= samples, samples >= 1")
     check_delta(delta)
 
 
 def check_delta(delta: float) -> None:
-    """Raise `ValueError` unless delta is a probability strictly between 0 and 1."""
+    """Raise `ValueError` unless delta is a probability strictly between 0 and 1, `TypeError` unless it is a number."""
+    if not isinstance(delta, Real):
+        raise TypeError(f"delta is {type(delta).__name__}; give a probability in (0, 1)")
     if not 0 < delta < 1:
         raise ValueError(f"delta={delta}; give a probability in (0, 1)")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 from collections.abc import Iterator
 
 import torch
@@ -17,7 +19,8 @@ from whydeep.generalization.risk import Classifier
 def overlap(train: Data, heldout: Data) -> int:
     """Return how many samples of `heldout` are, number by number, among those of `train`; labels are not compared.
 
-    Found by a 128-bit hash of each sample in single precision, so that a lazily read set need not fit into memory.
+    Found by a 128-bit hash of each sample in single precision, so that a lazily read set need not fit into memory; an
+    image and its flattened values are the same sample.
     A sample that was shifted, scaled or otherwise changed is not recognised. Cost: one reading of both.
 
     >>> import torch
@@ -25,7 +28,7 @@ def overlap(train: Data, heldout: Data) -> int:
     >>> overlap(data.take(torch.tensor([0, 1])), data.take(torch.tensor([1, 2])))
     1
     """
-    if train.input_shape != heldout.input_shape:
+    if math.prod(train.input_shape) != math.prod(heldout.input_shape):
         return 0
     known = set(_hashes(train))
     return sum(value in known for value in _hashes(heldout))
@@ -44,8 +47,9 @@ def check_disjoint(train: Data, heldout: Data) -> None:
 def check_fixed(model: Classifier, data: Data) -> None:
     """Raise `InputError` unless `model` is one fixed classifier, whose answer depends on the sample alone.
 
-    Refused: a network in training mode with layers that behave otherwise there (dropout, batch normalisation), and one
-    whose outputs differ from call to call even in evaluation mode. Anything that is no network is taken as it is.
+    Refused: a network in training mode with layers that behave otherwise there (dropout, batch normalisation) or whose
+    outputs are others there, and one whose outputs differ from call to call even in evaluation mode. Anything that is
+    no network is taken as it is.
     """
     if not isinstance(model, nn.Module):
         return
@@ -56,6 +60,7 @@ def check_fixed(model: Classifier, data: Data) -> None:
             "call model.eval() first; the certificate is for the network in evaluation mode",
         )
     few = data.x[torch.arange(min(8, len(data)))]
+    trained = _outputs_in_training(model, few) if model.training else None
     with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             one, two = model(few), model(few)
@@ -64,11 +69,32 @@ def check_fixed(model: Classifier, data: Data) -> None:
                 f"the network cannot take samples of shape {data.input_shape}: {str(fault).strip().splitlines()[0]}",
                 "give a network for this shape, or data of the network's shape",
             ) from fault
-    # Kernels may sum in another order from call to call: single precision differs in its last digits only.
-    if isinstance(one, Tensor) and not torch.allclose(one, two, rtol=1e-4, atol=1e-6, equal_nan=True):
+    if not _same(one, two):
         raise InputError(
             "the network's outputs differ from call to call, so it is no fixed classifier", "switch off what is random"
         )
+    if trained is not None and not _same(one, trained):
+        raise InputError(
+            "the network is in training mode, in which its outputs are others than in evaluation mode",
+            "call model.eval() first; the certificate is for the network in evaluation mode",
+        )
+
+
+def _outputs_in_training(model: nn.Module, x: object) -> object:
+    """Outputs of a copy, whose statistics may change; None where it cannot run."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return copy.deepcopy(model)(x)
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return None
+
+
+def _same(one: object, two: object) -> bool:
+    """Whether two outputs agree; what is no tensor is not looked into."""
+    if not (isinstance(one, Tensor) and isinstance(two, Tensor)):
+        return True
+    # Kernels may sum in another order from call to call: single precision differs in its last digits only.
+    return one.shape == two.shape and torch.allclose(one, two, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 def _changes(module: nn.Module) -> bool:

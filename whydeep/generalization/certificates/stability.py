@@ -128,6 +128,11 @@ def langevin_stability(
     >>> round(bound.value * 1000, 6)  # sqrt(1/2 * 100 * 0.01)
     0.707107
     """
+    if not 0 < loss_range < math.inf:
+        raise ValueError(
+            f"loss_range={loss_range}; the bound needs a loss between 0 and a finite range; "
+            "take the 0-1 loss, or clip yours"
+        )
     _check(n, lipschitz, loss_range)
     if not 1 <= batch_size <= n:
         raise ValueError(f"batch_size={batch_size} of {n} samples; give at least 1 and at most all")

@@ -92,8 +92,8 @@ class SGLD(torch.optim.Optimizer):
         if "temperature" in group:
             group["beta"] = _inverse(group.get("beta"), group.pop("temperature"))
         for name, value in (self.defaults | group).items():
-            if name in ("lr", "weight_decay") and not value >= 0:
-                raise ValueError(f"{name} is {value}; give a number >= 0")
+            if name in ("lr", "weight_decay") and not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}; give a finite number >= 0")
             if name == "beta":
                 _inverse(value, None)
         super().add_param_group(group)
