@@ -13,8 +13,9 @@ from torch import Tensor
 from whydeep.core.data import Data
 from whydeep.core.randomness import or_default
 
-from .gaussian_posterior import Gaussian, normals
+from .gaussian_posterior import Gaussian
 from .inversion import kl_inverse
+from .local_draws import local_draws
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -127,9 +128,11 @@ def train_posterior(
     """Return a posterior that makes the objective small on `data`; starts at `start`, or at the prior.
 
     With u = (mean - prior mean) / prior scale and r = ln(scale / prior scale), KL = 1/2 sum(exp(2r) - 1 - 2r + u^2),
-    and one draw a step, weights = prior mean + prior scale (u + exp(r) z), carries the gradient of the risk.
+    and the risk of weights prior mean + prior scale (u + exp(r) z) has a gradient in both; where it can, every sample
+    of a batch has a draw of its own (`local_draws`).
     nats: ln(xi(n)/delta) and what else the bound pays beside the KL, over the n = len(data) samples.
-    Cost: steps gradients of batch_size samples, and 2 p normal numbers a step.
+    Cost: steps gradients of batch_size samples, twice that in the layers whose outputs are drawn, and a normal number a
+    step for each of the other weights.
     """
     training = training or PosteriorTraining()
     generator, first = or_default(generator), start or prior
@@ -139,11 +142,11 @@ def train_posterior(
     kind = torch.optim.Adam if training.each_weight else _WholeVector
     optimizer = kind([shift, stretch], lr=training.step_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
-    targets = data.targets
+    targets, draws = data.targets, local_draws(prior, data.x[torch.arange(min(4, len(data)))])
     for step in range(training.steps):
         chosen = torch.randint(len(data), (size,), generator=generator)
-        weights = prior.mean + prior.scale * (shift + stretch.exp() * normals(prior.mean, generator))
-        risk = F.cross_entropy(prior.scores(weights, data.x[chosen]), targets[chosen]) / math.log(2)
+        mean, scale = prior.mean + prior.scale * shift, prior.scale * stretch.exp()
+        risk = F.cross_entropy(draws.scores(mean, scale, data.x[chosen], generator), targets[chosen]) / math.log(2)
         nearness = 0.5 * (torch.expm1(2 * stretch) - 2 * stretch + shift.square()).sum()
         share = min(1.0, (step + 1) / (training.warm_up * training.steps)) if training.warm_up else 1.0
         loss = objective(risk, (share * nearness + nats) / len(data))
