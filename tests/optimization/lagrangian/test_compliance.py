@@ -6,6 +6,8 @@ from problems import blobs
 from torch import nn
 
 from whydeep.core import Data, Problem
+from whydeep.optimization.alternating.admm.admm import ADMM
+from whydeep.optimization.alternating.chain import Chain
 from whydeep.optimization.lagrangian.compliance import Rung, ladder, smallest_convergent
 from whydeep.optimization.lagrangian.conditions import theorem_conditions
 
@@ -47,8 +49,24 @@ def test_compliance_converges_and_switches_the_network_off():
     assert smallest_convergent((low, middle, high)) == middle
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_rung_keeps_the_path_and_the_end_of_the_solver_with_its_parameters(share):
+    given = problem()
+    (rung,) = ladder(given, shares=(share,), sweeps=12)
+    training = ADMM(sweeps=12, beta=rung.beta, ridge=rung.ridge, tolerance=0.0).train(given)
+    # Two ways of writing the same sweeps and residuals; the solver divides by the norm of [X, 1, Y].
+    x, y = given.train.x, given.train.targets
+    ratio = math.sqrt(1 + len(x) / float(x.square().sum() + y.square().sum()))
+    assert rung.path == pytest.approx((training.history["kkt"] * ratio).tolist(), rel=1e-9)
+    assert rung.kkt == rung.path[-1]
+    for one, other in zip(rung.weights, Chain.of(training.model).weights(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    loss = float(training.history["loss"][-1]) * len(x)  # 1/2 of the squares, as a mean
+    assert rung.fit == pytest.approx(2 * loss / float(y.square().sum()), rel=1e-9)
+
+
 def rung(share, converged):
-    return Rung(share, (1.0,), 1.0, 0.0, 1.0, None, converged)
+    return Rung(share, (1.0,), 1.0, 0.0, 1.0, None, converged, (0.0,), ())
 
 
 def test_the_smallest_convergent_is_the_foot_of_the_unbroken_part():

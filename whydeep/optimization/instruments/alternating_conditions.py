@@ -15,10 +15,9 @@ from whydeep.core.measurement import Measurement, exact
 from whydeep.core.numbers import percent, plain
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import spawn
-from whydeep.core.training import Training
 from whydeep.core.verdict import Assumption, Prediction
 from whydeep.networks.mlp import initialise
-from whydeep.optimization.alternating.admm.admm import ADMM
+from whydeep.optimization.alternating.chain import Chain
 from whydeep.optimization.lagrangian.compliance import Rung, ladder, smallest_convergent
 from whydeep.optimization.lagrangian.conditions import Conditions, theorem_conditions
 from whydeep.optimization.lagrangian.kkt import kkt_residuals
@@ -59,19 +58,12 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
     if smallest is not None:
         measurements.append(exact("smallest convergent, ridge", smallest.ridge))
         measurements += _of_run("smallest convergent", smallest, method)
-    # The residual sweep by sweep: the same runs again, by the solver.
-    runs = {
-        name: ADMM(sweeps=budget["sweeps"], beta=rung.beta, ridge=rung.ridge, tolerance=0.0, dtype=torch.float64).train(
-            problem
-        )
-        for name, rung in (("compliant", first), ("useful", last))
-    }
     own, shown = _own(subject, train)
     exhibits: tuple[Exhibit, ...] = (
-        _curve(runs),
+        _curve({"compliant": first, "useful": last}),
         _price(rungs, budget["sweeps"]),
         _conditions_table(useful),
-        _by_layer(problem.with_model(runs["useful"].model), budget["sweeps"]),
+        _by_layer(problem, last, budget["sweeps"]),
     )
     return Observation((*measurements, *own), (*exhibits, *shown), (_finding(compliant, first),))
 
@@ -141,14 +133,13 @@ def _own(subject: Subject, train: Data) -> tuple[list[Measurement], list[Exhibit
     return [exact("own network, KKT residual a sample", end.norm / len(train), method="no ridge")], [table]
 
 
-def _curve(runs: dict[str, Training]) -> Curve:
-    found = {name: training.history["kkt"].tolist() for name, training in runs.items()}
+def _curve(rungs: dict[str, Rung]) -> Curve:
     lines = [
         # A logarithm has no place for zero.
-        Line(name, list(range(len(kkt))), [value if value > 0 else math.nan for value in kkt])
-        for name, kkt in found.items()
+        Line(name, list(range(len(rung.path))), [value if value > 0 else math.nan for value in rung.path])
+        for name, rung in rungs.items()
     ]
-    ends = "; ".join(f"{name} {plain(kkt[0], 2)} to {plain(kkt[-1], 2)}" for name, kkt in found.items())
+    ends = "; ".join(f"{name} {plain(rung.path[0], 2)} to {plain(rung.path[-1], 2)}" for name, rung in rungs.items())
     return Curve(
         "KKT residual during ADMM",
         "sweeps over the data",
@@ -193,8 +184,10 @@ def _conditions_table(useful: Conditions) -> Table:
     return Table("The lecture's conditions", ("parameter", "at least", "value", "threshold", "ratio"), rows, note)
 
 
-def _by_layer(trained: Problem, sweeps: int) -> Table:
-    residuals = kkt_residuals(trained, ridge=USEFUL_RIDGE)
+def _by_layer(problem: Problem, rung: Rung, sweeps: int) -> Table:
+    trained = problem.copy()
+    Chain.of(trained).load(rung.weights)
+    residuals = kkt_residuals(problem.with_model(trained), ridge=USEFUL_RIDGE)
     rows = tuple((index + 1, float(f"{norms[0]:.2g}")) for index, norms in enumerate(residuals.by_layer))
     note = (
         f"Frobenius norm of ridge W + (multipliers x slopes)' V after {sweeps} sweeps with useful parameters, states "

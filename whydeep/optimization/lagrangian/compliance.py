@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from whydeep.core.problem import Problem
 from whydeep.optimization.alternating.admm.sweep import sweep
 from whydeep.optimization.alternating.majoriser import exact_constant
 
 from .conditions import theorem_conditions
-from .kkt import Lagrangian, State, lagrangian_of
+from .kkt import State, lagrangian_of
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -25,7 +27,8 @@ class Rung:
     """One run of ADMM.
 
     share: of the way from (1, ridge) to compliance on a logarithmic scale; beta and ridge are what it used.
-    kkt: norm of all KKT residuals at the end over that of [X, Y]; infinite where a step broke down.
+    path: norm of all KKT residuals over that of [X, Y] at the start and after every sweep; it ends where a step broke
+    down. kkt: the last of it; infinite where a step broke down. weights: W_1..W_N at the end.
     fit: the squared loss at the end over that of outputs zero: 1 has learnt nothing, 0 fits the data.
     cap: the largest ||f|| / ||Y|| that any KKT point can have with this ridge, see `conditions`.
     converged: whether kkt is at most the tolerance asked for.
@@ -38,6 +41,8 @@ class Rung:
     fit: float
     cap: float | None
     converged: bool
+    path: tuple[float, ...]
+    weights: tuple[Tensor, ...] = field(compare=False, repr=False)
 
 
 def ladder(
@@ -54,7 +59,7 @@ def ladder(
     tolerance: on Rung.kkt; 1e-6 is that of `ADMM`. Computes in float64.
 
     Raises `ValueError` when the network has not two hidden layers, or the loss is not the squared one.
-    Cost: `sweeps` sweeps over all samples a share.
+    Cost: `sweeps` sweeps over all samples a share, each with its KKT residual (three products a layer).
     """
     if problem.per_sample.name != "squared":
         raise ValueError(f"the loss is {problem.per_sample.name}; the conditions are for the squared loss")
@@ -84,22 +89,18 @@ def smallest_convergent(rungs: Sequence[Rung]) -> Rung | None:
 
 def _run(problem: Problem, share: float, beta: tuple[float, ...], ridge: float, sweeps: int, tolerance: float) -> Rung:
     found = theorem_conditions(problem, beta, ridge)
-    lagrangian = lagrangian_of(problem, beta=beta, ridge=ridge)
-    kkt, fit = _end(lagrangian, problem, sweeps, math.hypot(*found.norms))
-    return Rung(share, beta, ridge, kkt, fit, found.cap, kkt <= tolerance)
-
-
-def _end(lagrangian: Lagrangian, problem: Problem, sweeps: int, scale: float) -> tuple[float, float]:
+    lagrangian, scale = lagrangian_of(problem, beta=beta, ridge=ridge), math.hypot(*found.norms)
     chain = lagrangian.chain
     state = State.feasible(chain, chain.weights(), chain.rows(problem.train))
-    kkt = math.inf
+    path = [lagrangian.residuals(state).norm / scale]
     try:
         for _ in range(sweeps):
             state = sweep(lagrangian, state, exact_constant)
-        kkt = lagrangian.residuals(state).norm / scale
+            path.append(lagrangian.residuals(state).norm / scale)
+        kkt = path[-1]
     except ArithmeticError:
-        pass  # the fit is that of the last iterate
+        kkt = math.inf  # the fit is that of the last iterate
     outputs = chain.outputs(state.weights, state.states[0])
     nothing = float(lagrangian.targets.square().sum())
     fit = float((outputs - lagrangian.targets).square().sum()) / nothing if nothing else 0.0
-    return kkt, fit
+    return Rung(share, beta, ridge, kkt, fit, found.cap, kkt <= tolerance, tuple(path), state.weights)
