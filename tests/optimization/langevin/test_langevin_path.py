@@ -69,6 +69,35 @@ def test_the_log_ratio_is_that_of_the_densities_of_the_steps() -> None:
     assert [group.value for group in path.groups] == pytest.approx(parts, rel=1e-11)
 
 
+def test_large_small_strided_and_mixed_tensors_meet_their_own_noise() -> None:
+    random = seeded()
+    shapes = [(3,), (100, 90), (2, 5), (4,), (128, 64)]
+    types = [torch.float32, torch.float32, torch.float64, torch.float32, torch.float64]
+    weights = [
+        nn.Parameter(torch.randn(*shape, generator=random).to(kind)) for shape, kind in zip(shapes, types, strict=True)
+    ]
+    drifts = [
+        torch.randn(*shape[::-1], generator=random).to(value.dtype).transpose(0, -1)
+        for shape, value in zip(shapes, weights, strict=True)
+    ]
+    before = [value.detach().clone() for value in weights]
+    optimizer = SGLD(weights, 0.1, beta=8.0, generator=seeded(), accumulate=True)
+    for value in weights:
+        value.grad = 0.1 * value.detach()
+    optimizer.step(prior=drifts)
+    found = optimizer.path
+    assert found.prior is not None
+    for prior, sums in (([torch.zeros_like(w) for w in before], found.data_free), (drifts, found.prior)):
+        slow = 0.0
+        for w, value, drift in zip(before, weights, prior, strict=True):
+            mean, variance = w.double() - 0.1 * 0.1 * w.double(), 2 * 0.1 / 8
+            other = w.double() - 0.1 * drift.double()
+            after = value.detach().double()
+            slow += float(((after - other).square() - (after - mean).square()).sum()) / (2 * variance)
+        # The step itself is rounded to single precision: 1e-7 of weights near 1, a few thousand times, at random.
+        assert sums.value == pytest.approx(slow, rel=1e-4)
+
+
 def test_divergence_and_decay_by_their_formulas() -> None:
     optimizer, record = walk(4, follow=False)
     path = optimizer.path

@@ -15,6 +15,8 @@ from .gaussian_noise import GaussianNoise
 from .path import Accumulator, LangevinPath, Step
 
 OPTIONS = ("lr", "beta", "weight_decay")
+SMALL = 1 << 13
+"""Numbers that are joined in less time than a call takes (2 microseconds)."""
 
 
 class SGLD(torch.optim.Optimizer):
@@ -115,10 +117,14 @@ class SGLD(torch.optim.Optimizer):
         moving = [value for weights in groups for value in weights]
         if any(value.grad is not None and value.grad.is_sparse for value in moving):
             raise ValueError("a gradient is sparse; SGLD moves every weight, so build the layer with sparse=False")
+        accounted = self._sums is not None or self.clip is not None
+        # Before the noise is asked for: a second thread may still be drawing it.
+        flat = [_flat([value.grad for value in weights]) for weights in groups] if accounted else []
+        squared = [_inner(vectors, vectors) for vectors in flat]
         warm = [group["lr"] > 0 and group["beta"] < math.inf for group in self.param_groups]
         noise = self._noise.like([v for weights, hot in zip(groups, warm, strict=True) if hot for v in weights])
-        if self._sums is not None or self.clip is not None:
-            self._account(groups, noise, warm, self._followed(prior))
+        if accounted:
+            self._account(flat, squared, noise, warm, self._followed(prior))
         rest = iter(noise)
         for group, weights, hot in zip(self.param_groups, groups, warm, strict=True):
             if not weights:
@@ -147,19 +153,19 @@ class SGLD(torch.optim.Optimizer):
 
     def _account(
         self,
-        groups: list[list[Tensor]],
+        gradients: list[list[Tensor]],
+        squared: list[float],
         noise: list[Tensor],
         warm: list[bool],
         followed: list[list[Tensor]] | None,
     ) -> None:
-        """Add this step's sums, before the weights move."""
+        """Add this step's sums, before the weights move; gradients: of each group, as `_flat` returns them."""
         rest, dots = iter(noise), []
-        for index, weights in enumerate(groups):
-            gradients = [value.grad for value in weights if value.grad is not None]
-            drawn = list(islice(rest, len(weights))) if warm[index] else []
-            inner = [_inner(gradients, gradients), _inner(gradients, drawn)]
-            if followed is not None and weights:
-                difference = list(torch._foreach_sub(gradients, followed[index]))
+        for index, vectors in enumerate(gradients):
+            drawn = _flat(list(islice(rest, self._moving(index)))) if warm[index] else []
+            inner = [squared[index], _inner(vectors, drawn)]
+            if followed is not None and vectors:
+                difference = list(torch._foreach_sub(vectors, _flat(followed[index])))
                 inner += [_inner(difference, difference), _inner(difference, drawn)]
             elif followed is not None:
                 inner += [0.0, 0.0]
@@ -173,6 +179,10 @@ class SGLD(torch.optim.Optimizer):
         if self._sums is not None:
             options = [{name: float(group[name]) for name in OPTIONS} for group in self.param_groups]
             self._sums.advance([Step(*inner, **option) for inner, option in zip(dots, options, strict=True)])
+
+    def _moving(self, group: int) -> int:
+        """How many tensors of a group have a gradient."""
+        return sum(value.grad is not None for value in self.param_groups[group]["params"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the options of all groups, the state of the noise, and the sums along the path."""
@@ -208,13 +218,21 @@ class SGLD(torch.optim.Optimizer):
             self._noise.restore(*noise)
 
 
+def _flat(tensors: list[Tensor]) -> list[Tensor]:
+    """Return large tensors as vectors, and the small ones of a kind as one: a product of each costs a call."""
+    large = [value.reshape(-1) for value in tensors if value.numel() >= SMALL]
+    small: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for value in tensors:
+        if value.numel() < SMALL:
+            small.setdefault((value.device, value.dtype), []).append(value.reshape(-1))
+    return large + [torch.cat(vectors) for vectors in small.values()]
+
+
 def _inner(first: list[Tensor], second: list[Tensor]) -> float:
-    """Return <first, second> over all tensors; 0 where `second` is empty (no noise was drawn)."""
+    """Return <first, second> over all vectors; 0 where `second` is empty (no noise was drawn)."""
     if not second:
         return 0.0
-    return math.fsum(
-        float(torch.dot(one.reshape(-1), other.reshape(-1))) for one, other in zip(first, second, strict=True)
-    )
+    return math.fsum(float(torch.dot(one, other)) for one, other in zip(first, second, strict=True))
 
 
 def _inverse(beta: float | None, temperature: float | None) -> float:
