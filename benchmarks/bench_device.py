@@ -134,7 +134,8 @@ def resnet18(classes: int = 10, width: int = 64) -> nn.Module:
 def resnet(device: str, small: bool) -> None:
     n, batch_size, width = (32, 16, 8) if small else (2048, 256, 64)
     generator = torch.Generator().manual_seed(0)
-    data = wd.Data(torch.rand(n, 3, 32, 32, generator=generator), torch.randint(10, (n,), generator=generator))
+    x, labels = torch.rand(n, 3, 32, 32, generator=generator), torch.randint(10, (n,), generator=generator)
+    data = wd.Data(x, labels, classes=10)
     with torch.random.fork_rng():
         torch.manual_seed(0)  # PyTorch's layers know no other generator at their start
         model = resnet18(width=width)
