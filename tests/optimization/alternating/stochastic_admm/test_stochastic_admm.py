@@ -44,7 +44,11 @@ def naive(problem: Problem, solver: StochasticADMM) -> nn.Sequential:
             value = module(value)
             if isinstance(module, nn.Linear):
                 signals.append(value)
-        gradients = torch.autograd.grad(problem.per_sample(value, problem.train.targets).sum(), signals)
+        gradients = torch.autograd.grad(
+            problem.per_sample(value, problem.train.targets).sum(), signals, retain_graph=True
+        )
+        if solver.state_damping is not None:
+            gradients = by_state_steps(linears, inputs, signals, gradients[-1], solver.state_damping)
         rate = (1 + math.cos(math.pi * epoch / solver.epochs)) / 2 if solver.schedule == "cosine" else 1.0
         for index, (linear, below, gradient) in enumerate(zip(linears, inputs, gradients, strict=True)):
             mean = below.mean(0) if linear.bias is not None else torch.zeros_like(below[0])
@@ -65,10 +69,10 @@ def naive(problem: Problem, solver: StochasticADMM) -> nn.Sequential:
             step = slope @ torch.linalg.inv(second + shift * torch.eye(len(second), dtype=second.dtype))
             scale = tau / ((step * slope).sum() / len(slope)).sqrt() if solver.normed else tau
             m = solver.momentum
-            weight_step, bias_step = averages[index]
-            weight_step = m * weight_step + (1 - m) * scale * step
-            bias_step = m * bias_step + (1 - m) * tau * gradient.mean(0)
-            averages[index] = (weight_step, bias_step)
+            now = (scale * step, tau * gradient.mean(0))
+            averages[index] = tuple(m * old + (1 - m) * new for old, new in zip(averages[index], now, strict=True))
+            # Nesterov's form: the weights stand where momentum will have led.
+            weight_step, bias_step = (m * old + (1 - m) * new for old, new in zip(averages[index], now, strict=True))
             with torch.no_grad():
                 if index:
                     linear.weight *= 1 - rate**2 * solver.forgetting
@@ -76,6 +80,23 @@ def naive(problem: Problem, solver: StochasticADMM) -> nn.Sequential:
                 if linear.bias is not None:
                     linear.bias -= rate * (bias_step - weight_step @ mean)
     return model
+
+
+def by_state_steps(
+    linears: list[nn.Linear], inputs: list[Tensor], signals: list[Tensor], gradient: Tensor, damping: float
+) -> tuple[Tensor, ...]:
+    """What the V-steps leave for each layer: an augmented least-squares problem a layer, by LAPACK."""
+    found = [gradient]
+    for index in range(len(linears) - 1, 0, -1):
+        weight = linears[index].weight.detach()
+        delta = damping * weight.square().sum() / min(weight.shape)
+        tall = torch.cat([weight, delta.sqrt() * torch.eye(weight.shape[1], dtype=weight.dtype)])
+        wanted = torch.cat([found[0], torch.zeros(len(gradient), weight.shape[1], dtype=weight.dtype)], 1)
+        change = torch.linalg.lstsq(tall, wanted.T).solution.T
+        states = torch.autograd.grad(signals[index].sum(), signals[index - 1], retain_graph=True)[0]
+        slopes = states / weight.sum(0)  # d sum(U_i) / dU_{i-1} is the column sum of W_i times the slope
+        found.insert(0, delta * change * slopes)
+    return tuple(found)
 
 
 def chain(module: type[nn.Module], *, bias: bool = True) -> nn.Sequential:
@@ -128,6 +149,17 @@ def test_several_steps_are_the_equations_written_out(normed: bool, bias: bool, s
     agree(problem, solver)
 
 
+@pytest.mark.parametrize(("normed", "damping"), [(True, 0.5), (False, 0.5), (True, 30.0)])
+def test_multipliers_from_state_steps_are_least_squares_solutions(normed: bool, damping: float) -> None:
+    problem = Problem(chain(nn.Tanh), blobs(dtype=torch.float64))
+    agree(
+        problem,
+        StochasticADMM(
+            epochs=4, tau=0.3, normed=normed, damping=0.4, forgetting=0.1, state_damping=damping, gram_every=1
+        ),
+    )
+
+
 def test_the_default_tau_depends_on_the_number_of_layers() -> None:
     # The reference takes 0.35 / sqrt(3) for these three layers; four would give a step 13 % shorter.
     solver = StochasticADMM(epochs=3, gram_every=1, damping=1.0, forgetting=0.003)
@@ -141,7 +173,7 @@ def test_the_reference_sees_every_constant() -> None:
     expected = StochasticADMM(**base).train(problem).model[2].weight  # type: ignore[arg-type, index]
     for key, value in {
         "tau": 0.31, "damping": 1.1, "data_damping": 11.0, "floor": 0.2, "momentum": 0.61, "forgetting": 0.11,
-        "gram_decay": 0.81, "schedule": "constant", "normed": False,
+        "gram_decay": 0.81, "schedule": "constant", "normed": False, "state_damping": 10.0,
     }.items():  # fmt: skip
         other = StochasticADMM(**base | {key: value}).train(problem).model[2].weight  # type: ignore[arg-type, index]
         assert (other - expected).abs().max() > 1e-5, key
@@ -202,12 +234,14 @@ def test_the_start_decides_on_damping_and_forgetting() -> None:
     # The pre-activations are 3 + x and 0.02 (3 + x) + 3, with standard deviations 1 and 0.02: above and below 0.01.
     assert spreads(seen, x) == pytest.approx((1.0, 0.02), rel=1e-12)
     assert (solver.decided(seen, x).damping, solver.decided(seen, x).forgetting) == (1.0, 0.003)
+    assert solver.decided(seen, x).state_damping == math.inf
     with torch.no_grad():
         model[3].weight.fill_(0.005)
     decided = solver.decided(Chain.of(model), x)
     assert (decided.damping, decided.forgetting) == (0.3, 0.03)
-    given = StochasticADMM(damping=0.0, forgetting=0.2).decided(Chain.of(model), x)
-    assert (given.damping, given.forgetting) == (0.0, 0.2)
+    assert decided.state_damping == 10.0
+    given = StochasticADMM(damping=0.0, forgetting=0.2, state_damping=3.0).decided(Chain.of(model), x)
+    assert (given.damping, given.forgetting, given.state_damping) == (0.0, 0.2, 3.0)
     # And training uses what was decided.
     problem = Problem(model, Data(x, y, classes=2))
     one, other = (
@@ -305,7 +339,8 @@ def test_a_split_returns_the_best_iterate() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("epochs", 0), ("batch_size", 0), ("gram_every", 0), ("tau", 0.0), ("data_damping", 0.0), ("damping", -1.0),
+    [("epochs", 0), ("batch_size", 0), ("gram_every", 0),
+     ("state_damping", 0.0), ("tau", 0.0), ("data_damping", 0.0), ("damping", -1.0),
      ("floor", math.inf), ("momentum", 1.0), ("forgetting", -0.1), ("gram_decay", 1.0), ("schedule", "step"),
      ("validation", 1.0)],
 )  # fmt: skip

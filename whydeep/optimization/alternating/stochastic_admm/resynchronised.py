@@ -14,6 +14,7 @@ from whydeep.core.loss import Loss
 from whydeep.optimization.alternating.chain import Chain, Layer
 
 from .running_gram import RunningGram, Whitening
+from .state_step import state_map
 
 if TYPE_CHECKING:
     from .stochastic_admm import StochasticADMM
@@ -37,13 +38,20 @@ class Block:
     def __post_init__(self) -> None:
         self.weight_step = torch.zeros_like(self.weight)
         self.bias_step = torch.zeros_like(self.weight[:, 0])
+        self.backward = self.weight
 
     def preactivation(self, below: Tensor) -> Tensor:
         """Return U (m, o)."""
         return below @ self.weight.T if self.bias is None else torch.addmm(self.bias, below, self.weight.T)
 
+    def below(self, gradient: Tensor, damping: float, *, follow: bool) -> Tensor:
+        """Return the multipliers (m, d) of the states below, given the gradients (m, o); `follow` renews their map."""
+        if follow:
+            self.backward = state_map(self.weight, damping)
+        return gradient @ self.backward
+
     def take_in(self, gradient: Tensor, below: Tensor, solver: StochasticADMM, tau: float) -> None:
-        """Average the step at these gradients (m, o) and inputs (m, d) into the momentum."""
+        """Average the step at these gradients (m, o) and inputs (m, d) into the momentum; set what `move` adds."""
         mean = gradient.mean(0)
         slope = (gradient.T @ below).div_(len(below))
         direction = slope
@@ -57,18 +65,22 @@ class Block:
             square = torch.dot(direction.view(-1), slope.view(-1)) / len(mean)
             # Rounding: a layer that gets no gradient has D = 0, and then the factor does not matter.
             factor = tau / square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
-        self.weight_step.lerp_(direction.mul_(factor), 1 - solver.momentum)
-        self.bias_step.lerp_(mean * tau, 1 - solver.momentum)
+        new, share = (direction.mul_(factor), mean * tau), 1 - solver.momentum
+        self.weight_step.lerp_(new[0], share)
+        self.bias_step.lerp_(new[1], share)
+        # The averaged step of the next minibatch, as far as it is known: so its gradients are taken where it leads.
+        self.ahead = self.weight_step.lerp(new[0], share), self.bias_step.lerp(new[1], share)
 
     def move(self, rate: float, forgetting: float) -> None:
-        """Add `rate` times the averaged step."""
+        """Add `rate` times the averaged step, looking ahead."""
+        weight_step, bias_step = self.ahead
         if self.gram is not None and forgetting:
             self.weight.mul_(1 - rate * rate * forgetting)
-        self.weight.add_(self.weight_step, alpha=-rate)
+        self.weight.add_(weight_step, alpha=-rate)
         if self.bias is not None:
-            self.bias.add_(self.bias_step, alpha=-rate)
+            self.bias.add_(bias_step, alpha=-rate)
             if self.gram is not None:  # b' = b + W mu moves by its own step, so b takes back what W's step does to it
-                self.bias.addmv_(self.weight_step, self.gram.mean, alpha=rate)
+                self.bias.addmv_(weight_step, self.gram.mean, alpha=rate)
 
 
 class Passes:
@@ -90,7 +102,8 @@ class Passes:
         # Changes of the output by different layers add up like independent ones: so does tau over all layers.
         assert solver.damping is not None  # see StochasticADMM.decided
         assert solver.forgetting is not None
-        self.damping, self.forgetting = solver.damping, solver.forgetting
+        assert solver.state_damping is not None
+        self.damping, self.forgetting, self.state_damping = solver.damping, solver.forgetting, solver.state_damping
         self.tau, self.done = solver.tau or 0.35 / math.sqrt(len(chain.layers)), 0
         self.minibatches = math.ceil(len(x) / solver.batch_size)
         self.start = chain.weights(x.dtype)
@@ -176,6 +189,6 @@ class Passes:
                 block.gram.update(states[index])
             block.take_in(gradient, states[index], self.solver, self.tau)
             if index:
-                gradient = (gradient @ block.weight).mul_(slopes[index - 1])
+                gradient = block.below(gradient, self.state_damping, follow=follow).mul_(slopes[index - 1])
             block.move(rate, self.forgetting)
         return losses.detach().sum()

@@ -41,12 +41,19 @@ class StochasticADMM:
 
         D_i = (G_i'(A - mu)/m) (C + delta_i I)^-1,     d_i = mean(G_i)          in U = (A - mu) W' + b',
         M_i <- momentum M_i + (1 - momentum) c_i D_i,  the same for d_i,
-        W_i <- (1 - gamma_k^2 forgetting) W_i - gamma_k M_i,                    b'_i likewise, without forgetting.
+        W_i <- (1 - gamma_k^2 forgetting) W_i - gamma_k (momentum M_i + (1 - momentum) c_i D_i),
+                                                                                b'_i likewise, without forgetting:
+
+    Nesterov's momentum, in the form in which W_i is the point where the gradients are taken.
 
     normed: each G_i is divided by its root mean square, and c_i = tau sqrt(o / <D_i, G_i'(A - mu)/m>), so that the
     pre-activations of every layer change by at most tau (root mean square) a step, however small the gradient that
     arrives there: a vanishing gradient does not stop a layer. The step of the bias is tau d_i. Without `normed` the
     gradients are taken as they are and c_i = tau, d_i times tau: with tau 1, momentum and forgetting 0, a plain step.
+
+    state_damping: with a finite one the multipliers come from V-steps instead of the chain rule, G_{i-1} =
+    (G_i P_i) s'(U_{i-1}) with the map P_i of `state_map` in place of W_i, renewed every gram_every minibatches: of what
+    a layer damps on the way up not as much is lost on the way down. math.inf is the chain rule.
 
     It is not the lecture's algorithm (`ADMM` is), and its gradient does cross layers. It is a one-sided preconditioned
     gradient: FOOF (Benzing 2022), a relative of LocoProp (Amid, Anil and Warmuth 2022) and of the input factor of K-FAC
@@ -60,10 +67,10 @@ class StochasticADMM:
     damping, floor: delta_i = damping mean(diag C) + floor mean(A^2). data_damping: that of the first layer, whose C
     is that of all data, without floor; data need more, as their directions of little variance are mostly noise.
     forgetting: decay of all weights but the first layer's, early in the run.
-    Where damping or forgetting is None the start decides: 0.3 and 0.03 where the signal fades on its way up, that is
-    where some hidden layer's pre-activations have a standard deviation below 0.01 over the first 2,048 samples, else 1
-    and 0.003. Sigmoid layers at PyTorch's default start are of the first kind: they follow noise at first, which is
-    to be forgotten.
+    Where damping, forgetting or state_damping is None the start decides: 0.3, 0.03 and 10 where the signal fades on its
+    way up, that is where some hidden layer's pre-activations have a standard deviation below 0.01 over the first 2,048
+    samples, else 1, 0.003 and infinity. Sigmoid layers at PyTorch's default start are of the first kind: they follow
+    noise at first, which is to be forgotten, and the chain rule brings little down that differs between samples.
     gram_decay, gram_every: the moving average takes in every gram_every-th minibatch of a pass, the first included.
     validation: the fraction of the training data held back; the iterate with the least risk on it is returned.
     dtype: in which it computes; None takes the type of the model. Inverses are float64.
@@ -97,6 +104,7 @@ class StochasticADMM:
     floor: float = 0.1
     momentum: float = 0.9
     forgetting: float | None = None
+    state_damping: float | None = None
     gram_decay: float = 0.8
     gram_every: int = 10
     schedule: str = "cosine"
@@ -107,6 +115,8 @@ class StochasticADMM:
         for name in ("epochs", "batch_size", "gram_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; give at least 1")
+        if self.state_damping is not None and not self.state_damping > 0:
+            raise ValueError(f"state_damping={self.state_damping}; give a positive number, math.inf for the gradient")
         for name in ("tau", "data_damping"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)}; give a positive number")
@@ -133,11 +143,12 @@ class StochasticADMM:
     def decided(self, chain: Chain, x: Tensor) -> StochasticADMM:
         """Return the solver with damping and forgetting that fit the start of `chain` on the samples x (n, d)."""
         fades = min(spreads(chain, x[:STARTING].double()), default=math.inf) < FADING
-        damping, forgetting = (0.3, 0.03) if fades else (1.0, 0.003)
+        damping, forgetting, state_damping = (0.3, 0.03, 10.0) if fades else (1.0, 0.003, math.inf)
         return replace(
             self,
             damping=damping if self.damping is None else self.damping,
             forgetting=forgetting if self.forgetting is None else self.forgetting,
+            state_damping=state_damping if self.state_damping is None else self.state_damping,
         )
 
     def train(
