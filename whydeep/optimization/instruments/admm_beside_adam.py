@@ -92,7 +92,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
 
 
 def _entries(budget: Budget, constant: str, losses: dict[str, str]) -> tuple[Entry, Entry]:
-    solver = ADMM(sweeps=budget["sweeps"], constant=constant, validation=HELD_BACK)
+    solver = ADMM(sweeps=budget["sweeps"], constant=constant, validation=HELD_BACK, spread=None)
     # A short run by each step size; the one with the least validation risk then runs in full.
     rates = (
         Candidate(f"step size {rate:g}", adam(rate, budget["epochs"]), adam(rate, budget["pilot_epochs"]))

@@ -113,7 +113,7 @@ def _runs(train: Data, budget: Budget, generator: torch.Generator) -> Iterator[R
 
 def _solver(name: str, passes: int) -> Solver:
     if name == "ADMM":
-        return ADMM(sweeps=passes)
+        return ADMM(sweeps=passes, spread=None)  # both from the very same weights
     if name == "SGD":
         return Backprop(torch.optim.SGD, lr=SGD_RATE, epochs=passes, batch_size=64)
     return Backprop(torch.optim.Adam, lr=ADAM_RATE, epochs=passes, batch_size=64)

@@ -161,10 +161,10 @@ def test_a_spread_is_training_from_the_rescaled_start():
     problem = small_problem("sigmoid", dtype=torch.float64)
     before = copy.deepcopy(problem.model.state_dict())
     inside = ADMM(sweeps=5, spread=0.7).train(problem)
-    outside = ADMM(sweeps=5).train(rescaled(problem, spread=0.7))
+    outside = ADMM(sweeps=5, spread=None).train(rescaled(problem, spread=0.7))
     assert torch.equal(inside.history["loss"], outside.history["loss"])
     assert all(torch.equal(value, before[name]) for name, value in problem.model.state_dict().items())
-    plain = ADMM(sweeps=5).train(problem)
+    plain = ADMM(sweeps=5, spread=None).train(problem)
     assert not torch.allclose(inside.history["loss"], plain.history["loss"])
 
 
@@ -369,7 +369,7 @@ def test_few_samples_and_width_one(n):
         ({"block_size": 0}, "block_size=0"),
         ({"spread": 0.0}, "spread=0"),
         ({"spread": math.inf}, "spread=inf"),
-        ({"spread": "auto"}, "spread=auto"),
+        ({"spread": "own"}, "spread=own"),
         ({"ridge": [0.1, 0.1]}, "a tuple of one for each layer"),
         ({"dtype": torch.float16}, "float32"),
         ({"constant": "tight"}, "exact, published"),

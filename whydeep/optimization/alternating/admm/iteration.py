@@ -20,6 +20,7 @@ from whydeep.optimization.lagrangian.kkt import Lagrangian, State
 
 from .monitor import conditions
 from .parts import Options, parts_of
+from .refit import refitted
 from .sweep import sweep_parts
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class ADMMIteration:
 
     def __init__(self, solver: ADMM, problem: Problem, chain: Chain, train: Data) -> None:
         layers, dtype = len(chain.layers), solver.dtype or chain.dtype
-        self.group, self._block_size = solver.group, solver.block_size
+        self.group, self._block_size, self._refits = solver.group, solver.block_size, solver.refit
         self._storage = storage(solver.streaming)
         x = self._samples(chain, train, dtype)
         samples = torch.tensor([float(len(x))], dtype=torch.float64, device="cpu")
@@ -66,7 +67,8 @@ class ADMMIteration:
         self.group.hand_out(weights, [0] * layers)  # drawn on other machines they may differ in their last digits
         self.state = State(weights, (x, *states), multipliers)
         self._parts = parts_of(self.state, self.lagrangian.targets, self._block_size, keep=self._storage is IN_MEMORY)
-        self._start(self.state.weights)
+        self._shown = weights
+        self._start(weights)
 
     def _samples(self, chain: Chain, train: Data, dtype: torch.dtype) -> Tensor:
         """Return V_0; a tensor of the right type is used as it is, others are converted or read block by block."""
@@ -89,7 +91,7 @@ class ADMMIteration:
         return found
 
     def _start(self, weights: tuple[Tensor, ...]) -> None:
-        self.state = replace(self.state, weights=weights)
+        self.state, self._shown = replace(self.state, weights=weights), weights
         for part in self._parts:
             for index, layer in enumerate(self.lagrangian.chain.layers):
                 u = layer.preactivation(weights[index], part.states[index])
@@ -100,10 +102,12 @@ class ADMMIteration:
         """Update every W_i, V_i and Lambda_i once; raises `ArithmeticError` where a step breaks down."""
         weights = sweep_parts(self.lagrangian, self._parts, self.state.weights, self.options, grams=self._grams)
         self.state = replace(self.state, weights=weights)
+        shown = refitted(self.lagrangian, self._parts, weights, self.options) if self._refits else weights
+        self._shown = shown
 
     def weights(self) -> tuple[Tensor, ...]:
-        """Return the present W_1..W_N."""
-        return self.state.weights
+        """Return the present W_1..W_N, the last one refitted where the solver asks for that."""
+        return self._shown
 
     def monitor(self) -> dict[str, float]:
         """Return the augmented Lagrangian and the residuals of the KKT conditions, relative to [X, 1, Y]."""
