@@ -185,3 +185,44 @@ def test_a_sample_of_zeros_has_a_derivative() -> None:
     output = local_draws(posterior, x).scores(posterior.mean, scale, x, random())
     (slope,) = torch.autograd.grad(output.sum(), [scale])
     assert not bool(slope.any())
+
+
+def test_the_chance_of_an_error_is_that_of_drawn_outputs_for_two_classes() -> None:
+    posterior = gaussian(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)))
+    x, y = inputs(3, 4), torch.tensor([0, 1, 0])
+    draws = local_draws(posterior, x)
+    assert draws.last == "2"
+    stream = random()
+    here = torch.stack([draws.errors(posterior.mean, posterior.scale, x, y, stream) for _ in range(2000)])
+    there = torch.stack([posterior.scores(posterior.draw(stream), x).argmax(1) != y for _ in range(2000)]).double()
+    error = ((here.var(0) + there.var(0)) / 2000).sqrt()
+    assert bool(((here.mean(0) - there.mean(0)).abs() <= 4.5 * error).all())
+    assert float(here.var(0).sum()) < 0.9 * float(there.var(0).sum())
+
+
+def test_the_chance_of_an_error_is_bounded_for_more_classes_and_has_a_derivative() -> None:
+    # Outputs N(b_k, t_k^2) alone: for three classes the chance that class 0 is not the largest, by many draws.
+    model = nn.Linear(1, 3)
+    posterior = around(model.double(), 0.5)
+    mean = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.2, -0.4], dtype=torch.float64, requires_grad=True)
+    x, y = torch.zeros(2, 1, dtype=torch.float64), torch.tensor([0, 2])
+    draws = local_draws(posterior, x)
+    found = draws.errors(mean, posterior.scale, x, y, random())
+    lead = torch.tensor([[-0.8, -1.4], [1.4, 0.6]], dtype=torch.float64) / math.sqrt(0.5)  # scores apart / sqrt(2 0.25)
+    assert torch.allclose(found.detach(), torch.special.ndtr(lead).sum(1))
+    drawn = mean.detach()[3:] + 0.5 * torch.randn(20_000, 3, generator=random(), dtype=torch.float64)
+    chances = torch.stack([(drawn.argmax(1) != k).double().mean() for k in (0, 2)])
+    # At most the bound, by 4 standard errors of 0.0035; and no less than its largest part.
+    assert bool((chances <= found.detach() + 4 * 0.0035).all())
+    assert bool((chances >= torch.special.ndtr(lead).max(1).values - 4 * 0.0035).all())
+    (slope,) = torch.autograd.grad(found[0], [mean])
+    assert float(slope[3]) < 0 < float(slope[4])
+
+
+def test_without_a_linear_layer_at_the_end_there_is_no_such_chance() -> None:
+    posterior = around(nn.Sequential(nn.Linear(4, 2), nn.LogSoftmax(1)), 0.1)
+    x = inputs(2, 4).float()
+    draws = local_draws(posterior, x)
+    assert draws.last is None
+    with pytest.raises(ValueError, match="use its scores"):
+        draws.errors(posterior.mean, posterior.scale, x, torch.tensor([0, 1]), random())

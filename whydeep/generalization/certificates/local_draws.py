@@ -40,11 +40,13 @@ class LocalDraws:
     """A network that draws outputs where it can, and weights elsewhere.
 
     local: names of the layers whose outputs are drawn. model: a copy in which these are replaced; nobody shares it.
+    last: the linear one of them whose outputs, (n, classes), are those of the network; None where there is none.
     """
 
     local: tuple[str, ...]
     model: nn.Module = field(repr=False)
     named: dict[str, Tensor] = field(repr=False)
+    last: str | None = None
 
     def scores(self, mean: Tensor, scale: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return outputs (n, ...) on x (n, ...), those of each sample by weights N(mean, scale^2); differentiable.
@@ -64,6 +66,26 @@ class LocalDraws:
         output: Tensor = functional_call(self.model, given, (x,))
         return output
 
+    def errors(self, mean: Tensor, scale: Tensor, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return for each sample a bound on the chance that its drawn outputs are largest at another class, (n,).
+
+        Given the inputs of the last layer, output k is N(m_k, v_k), so class k beats y with probability
+        Phi((m_k - m_y) / sqrt(v_k + v_y)); their sum over k is the chance itself for two classes, and at least that for
+        more. Unlike the 0-1 loss of a draw it has a derivative. Raises `ValueError` where there is no `last` layer.
+        """
+        layer = None if self.last is None else self.model.get_submodule(self.last)
+        if not isinstance(layer, _Drawing):
+            raise ValueError("the network's outputs are not those of a layer whose outputs are drawn; use its scores")
+        layer.moments = True
+        try:
+            m, v = self.scores(mean, scale, x, generator)
+        finally:
+            layer.moments = False
+        at = y[:, None]
+        lead = (m - m.gather(1, at)) / (v + v.gather(1, at)).clamp_min(torch.finfo(v.dtype).tiny).sqrt()
+        beaten: Tensor = torch.special.ndtr(lead).scatter(1, at, 0.0).sum(1)
+        return beaten
+
 
 class _Drawing(nn.Module):
     """Stands where a layer stood; its means and scales are given in every call."""
@@ -78,6 +100,7 @@ class _Drawing(nn.Module):
         self.layer = (layer,)  # in a tuple, so that its weights are no parameters here
         self.flat = isinstance(layer, nn.Linear)
         self.generator = torch.Generator()
+        self.moments = False
         for name in ("weight", "bias"):
             value = getattr(layer, name)
             self.register_buffer(f"{name}_mean", None if value is None else value.detach().clone())
@@ -91,6 +114,8 @@ class _Drawing(nn.Module):
         mean = nn.functional.linear(x, self.weight_mean, self.bias_mean)
         spread = None if self.bias_scale is None else self.bias_scale.square()
         variance = nn.functional.linear(x.square(), self.weight_scale.square(), spread)
+        if self.moments:
+            return torch.stack([mean, variance])
         # A sample of zeros has no variance, where the root has no derivative; clamping gives it the derivative 0.
         root = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
         return torch.addcmul(mean, root, normals(mean, self.generator))
@@ -128,32 +153,40 @@ def local_draws(gaussian: Gaussian, x: Tensor) -> LocalDraws:
     replaced. Cost: three forward passes.
     """
     named = parameters.named(gaussian.model)
-    local = _eligible(gaussian.model, x)
-    found = LocalDraws(local, _replaced(gaussian.model, local), named)
+    local, last = _eligible(gaussian.model, x)
+    found = LocalDraws(local, _replaced(gaussian.model, local), named, last)
     if local and not _agrees(found, gaussian, x):
         return LocalDraws((), copy.deepcopy(gaussian.model), named)
     return found
 
 
-def _eligible(model: nn.Module, x: Tensor) -> tuple[str, ...]:
-    """Names of the layers that can be replaced, from one forward pass of a copy."""
+def _eligible(model: nn.Module, x: Tensor) -> tuple[tuple[str, ...], str | None]:
+    """Names of the layers that can be replaced, and of a linear one that gives the outputs: by one pass of a copy."""
     own = copy.deepcopy(model)
     owners = Counter(id(value) for module in own.modules() for value in module.parameters(recurse=False))
     rows: dict[str, list[int]] = {}
+    sent: dict[str, Tensor] = {}
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         rows[name] = []
-        return lambda _, given: rows[name].append(len(given[0]))
+
+        def look(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+            rows[name].append(len(given[0]))
+            sent[name] = output
+
+        return look
 
     for name, module in own.named_modules():
         values = dict(module.named_parameters())
         plain = type(module) in KINDS and "weight" in values and set(values) <= {"weight", "bias"}
         own_alone = all(value.requires_grad and owners[id(value)] == 1 for value in values.values())
         if plain and own_alone and not module._forward_hooks and not module._forward_pre_hooks:
-            module.register_forward_pre_hook(watch(name))
+            module.register_forward_hook(watch(name))
     with torch.no_grad():
-        own(x)
-    return tuple(name for name, seen in rows.items() if seen == [len(x)])
+        output = own(x)
+    local = tuple(name for name, seen in rows.items() if seen == [len(x)])
+    linear = [name for name in local if type(own.get_submodule(name)) is nn.Linear and output.dim() == 2]
+    return local, next((name for name in linear if sent[name] is output), None)
 
 
 def _replaced(model: nn.Module, local: tuple[str, ...]) -> nn.Module:

@@ -63,6 +63,8 @@ def lambda_objective(risk: Tensor, cost: Tensor) -> Tensor:
     return risk / (1 - best / 2) + cost / (best * (1 - best / 2))
 
 
+MEMORY = 0.01
+"""Weight of the present minibatch in the average of the risk."""
 OBJECTIVES: dict[str, Objective] = {"kl": kl_objective, "lambda": lambda_objective, "quad": quadratic_objective}
 
 
@@ -76,7 +78,9 @@ class PosteriorTraining:
     at most (steps step_size)^2 / 2 nats whatever the number of weights, and moves in the gradient's direction only.
     objective: "kl", "quad" or "lambda". warm_up: over this fraction of the steps the KL counts from 0 to 1, or the
     posterior falls back onto the prior before it has learnt anything.
-    The surrogate of an error is cross-entropy / ln 2 (at least 1 where the right class has not half the probability).
+    The surrogate of an error is cross-entropy / ln 2 (at least 1 where the right class has not half the probability);
+    after the fraction `errors_after` of the steps it is the chance of an error itself (`LocalDraws.errors`), where the
+    network's last layer is linear.
     """
 
     steps: int = 500
@@ -85,6 +89,7 @@ class PosteriorTraining:
     each_weight: bool = False
     objective: str = "kl"
     warm_up: float = 0.25
+    errors_after: float = 1.0
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -127,8 +132,10 @@ def train_posterior(
 ) -> Gaussian:
     """Return a posterior that makes the objective small on `data`; starts at `start`, or at the prior.
 
-    With u = (mean - prior mean) / prior scale and r = ln(scale / prior scale), KL = 1/2 sum(exp(2r) - 1 - 2r + u^2),
-    and the risk of weights prior mean + prior scale (u + exp(r) z) has a gradient in both; where it can, every sample
+    With u = (mean - prior mean) / prior scale and r = ln(scale / prior scale), KL = 1/2 sum(exp(2r) - 1 - 2r + u^2).
+    A step goes down the gradient of objective(q, c), c = (KL + nats) / n, whose two partial derivatives weigh the
+    gradient of a minibatch's risk and that of the KL; they are taken at q = the risk averaged over the last hundred
+    minibatches, since at one minibatch's they would be those of a convex function of noise. Where it can, every sample
     of a batch has a draw of its own (`local_draws`).
     nats: ln(xi(n)/delta) and what else the bound pays beside the KL, over the n = len(data) samples.
     Cost: steps gradients of batch_size samples, twice that in the layers whose outputs are drawn, and a normal number a
@@ -137,24 +144,47 @@ def train_posterior(
     training = training or PosteriorTraining()
     generator, first = or_default(generator), start or prior
     objective, size = OBJECTIVES[training.objective], min(training.batch_size, len(data))
-    shift = ((first.mean - prior.mean) / prior.scale).requires_grad_()
-    stretch = (first.scale / prior.scale).log().requires_grad_()
-    kind = torch.optim.Adam if training.each_weight else _WholeVector
-    optimizer = kind([shift, stretch], lr=training.step_size)
+    shift = (first.mean - prior.mean) / prior.scale
+    stretch = (first.scale / prior.scale).log()
+    optimizer: torch.optim.Optimizer
+    if training.each_weight:
+        optimizer = torch.optim.Adam([shift, stretch], lr=training.step_size, fused=True)
+    else:
+        optimizer = _WholeVector([shift, stretch], lr=training.step_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
     targets, draws = data.targets, local_draws(prior, data.x[torch.arange(min(4, len(data)))])
+    average = 0.0
     for step in range(training.steps):
         chosen = torch.randint(len(data), (size,), generator=generator)
-        mean, scale = prior.mean + prior.scale * shift, prior.scale * stretch.exp()
-        risk = F.cross_entropy(draws.scores(mean, scale, data.x[chosen], generator), targets[chosen]) / math.log(2)
-        nearness = 0.5 * (torch.expm1(2 * stretch) - 2 * stretch + shift.square()).sum()
+        stretched = stretch.exp()
+        mean = torch.addcmul(prior.mean, prior.scale, shift).requires_grad_()
+        scale = (prior.scale * stretched).requires_grad_()
+        x, y = data.x[chosen], targets[chosen]
+        if draws.last is not None and step >= training.errors_after * training.steps:
+            risk = draws.errors(mean, scale, x, y, generator).mean()
+        else:
+            risk = F.cross_entropy(draws.scores(mean, scale, x, generator), y) / math.log(2)
+        slopes = torch.autograd.grad(risk, [mean, scale])
+        average += max(MEMORY, 1 / (step + 1)) * (float(risk.detach()) - average)
+        if not math.isfinite(average):
+            return first  # it diverged: what it started from is certified instead
         share = min(1.0, (step + 1) / (training.warm_up * training.steps)) if training.warm_up else 1.0
-        loss = objective(risk, (share * nearness + nats) / len(data))
-        shift.grad, stretch.grad = torch.autograd.grad(loss, [shift, stretch])
+        excess = stretched.square_().sub_(1)  # exp(2r) - 1, the derivative of the KL in r
+        nearness = 0.5 * float(torch.addcmul(excess - 2 * stretch, shift, shift).sum())
+        by_risk, by_cost = _slopes(objective, average, (share * nearness + nats) / len(data))
+        weight = by_cost * share / len(data)
+        shift.grad = (slopes[0] * prior.scale).mul_(by_risk).add_(shift, alpha=weight)
+        stretch.grad = (slopes[1] * scale.detach()).mul_(by_risk).add_(excess, alpha=weight)
         optimizer.step()
         schedule.step()
-    with torch.no_grad():
-        mean, scale = prior.mean + prior.scale * shift, prior.scale * stretch.exp()
+    mean, scale = prior.mean + prior.scale * shift, prior.scale * stretch.exp()
     if not bool(torch.isfinite(mean).all() and torch.isfinite(scale).all()):
-        return first  # it diverged: what it started from is certified instead
-    return replace(prior, mean=mean.detach(), scale=scale.detach())
+        return first
+    return replace(prior, mean=mean, scale=scale)
+
+
+def _slopes(objective: Objective, risk: float, cost: float) -> tuple[float, float]:
+    """Return the derivatives of the objective in the risk and in the cost."""
+    q, c = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (risk, cost))
+    by_risk, by_cost = torch.autograd.grad(objective(q, c), [q, c])
+    return float(by_risk), float(by_cost)
