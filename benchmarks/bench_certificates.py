@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +34,9 @@ from whydeep.generalization.certificates.posterior_training import PosteriorTrai
 from whydeep.optimization import Backprop
 
 DELTA = 0.05
+PRIORS = 8 * 4 * 5 * 8
+"""Of the first layer's start (.02 .04 .06 .08 .12 .16 .2 .24), the second's (PyTorch's, .03 .05 .1), and their scales
+(.02 .04 .06 .08 .1 and .02 .03 .04 .05 .06 .12 .2 .3)."""
 
 
 class Shifts(nn.Module):
@@ -132,28 +134,37 @@ def pac_bayes(options: argparse.Namespace) -> None:
 
 
 def dziugaite_roy(options: argparse.Namespace) -> None:
-    """784-600-2 on MNIST's digits 0-4 against 5-9, 55,000 samples, a prior that has seen nothing."""
+    """784-600-2 on MNIST's digits 0-4 against 5-9, 55,000 samples, a prior that has seen nothing.
+
+    The prior's mean is a random start with weights of the given standard deviations (0: PyTorch's own); its scales are
+    those of the two layers. The four were chosen among PRIORS settings by short runs on the very samples counted, for
+    which ln(PRIORS) nats are paid; for the settings of the posterior's training nothing need be paid.
+    """
     train, _ = wd.data.load(f"mnist:{options.data}")
     train = train.take(torch.arange(min(55_000, options.samples)))
     data = wd.Data(train.x, (train.targets > 4).long(), "MNIST in two classes", classes=2)
     generator = torch.Generator().manual_seed(options.seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        start = wd.networks.mlp((784, 600, 2))
-    began = time.perf_counter()
-    momentum = {"momentum": 0.9}
-    first = Backprop(torch.optim.SGD, lr=0.01, epochs=1, batch_size=100, options=momentum, monitor=1000)
-    trained = first.train(wd.Problem(start, data), generator=generator).model
-    prior = around(start, options.scale)
-    near = replace(prior, mean=around(trained, options.scale).mean)
-    training = PosteriorTraining(options.steps, 100, options.step_size, False, "quad", 0.0)
-    nats = confidence_nats(len(data), DELTA / 2)
-    posterior = train_posterior(prior, data, nats=nats, start=near, training=training, generator=generator)
-    print(f"KL {divergence(posterior, prior):.0f} nats after {time.perf_counter() - began:.0f} s", flush=True)
-    found = disintegrated_certificate(posterior, prior, data, draws=5, generator=generator)
-    print(f"{HEADER}\n{row('disintegrated, five draws', found, time.perf_counter() - began)}", flush=True)
-    found = pac_bayes_certificate(posterior, prior, data, draws=5000, samples=100, generator=generator)
-    print(row("pac-bayes-kl", found, time.perf_counter() - began))
+    start = wd.networks.mlp((784, 600, 2), generator=generator)
+    layers = [module for module in start.modules() if isinstance(module, nn.Linear)]
+    with torch.no_grad():
+        for layer, deviation in zip(layers, options.starts, strict=True):
+            layer.bias.zero_()
+            if deviation:
+                layer.weight.normal_(0, deviation, generator=generator)
+    sizes = [value.numel() for value in start.parameters()]
+    scales = [options.scales[layer] for layer in (0, 0, 1, 1)]
+    prior = around(start, torch.cat([torch.full((n,), scale) for n, scale in zip(sizes, scales, strict=True)]))
+    union = math.log(PRIORS)
+    nats = confidence_nats(len(data), DELTA / 2) + union
+    training = PosteriorTraining(options.steps, options.batch, options.step_size, True, "kl", 0.0, 0.5)
+    began = time.process_time()
+    posterior = train_posterior(prior, data, nats=nats, training=training, generator=generator)
+    seconds = time.process_time() - began
+    print(f"{options.steps} steps in {seconds:.0f} CPU s, KL {divergence(posterior, prior):.0f} nats", flush=True)
+    found = disintegrated_certificate(posterior, prior, data, draws=5, union=union, generator=generator)
+    print(f"{HEADER}\n{row('disintegrated, five draws', found, time.process_time() - began)}", flush=True)
+    found = pac_bayes_certificate(posterior, prior, data, draws=3000, samples=100, union=union, generator=generator)
+    print(row("pac-bayes-kl", found, time.process_time() - began))
 
 
 def digits(options: argparse.Namespace) -> None:
@@ -188,13 +199,15 @@ def main() -> None:
     parser.add_argument("--heldout", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--step-size", type=float, default=1.0)
-    parser.add_argument("--scale", type=float, default=0.04)
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--step-size", type=float, default=0.006)
+    parser.add_argument("--starts", type=float, nargs=2, default=(0.12, 0.0))
+    parser.add_argument("--scales", type=float, nargs=2, default=(0.06, 0.12))
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    options.steps = options.steps or (10_000 if options.part == "dziugaite-roy" else 300)
+    options.steps = options.steps or (16_000 if options.part == "dziugaite-roy" else 300)
     parts = {"mnist": mnist, "pac-bayes": pac_bayes, "dziugaite-roy": dziugaite_roy, "digits": digits}
     print(f"{options.part}, {torch.get_num_threads()} threads, delta {DELTA}")
     parts[options.part](options)

@@ -178,7 +178,7 @@ def train_posterior(
         optimizer.step()
         schedule.step()
     mean, scale = prior.mean + prior.scale * shift, prior.scale * stretch.exp()
-    if not bool(torch.isfinite(mean).all() and torch.isfinite(scale).all()):
+    if not bool(torch.isfinite(mean).all() and torch.isfinite(scale).all() and (scale > 0).all()):
         return first
     return replace(prior, mean=mean, scale=scale)
 
