@@ -45,16 +45,44 @@ def test_gram_of_single_precision_states_is_formed_in_double():
         factor(single.double(), 1e-6)
 
 
-def test_a_large_shift_allows_single_precision_and_a_small_one_does_not():
-    states = torch.relu(draw(3 * ROWS, 300, dtype=torch.float32))
-    exact = with_ones(states).double().T @ with_ones(states).double()
-    trace = float(exact.diagonal().sum())
-    limit = 16 * torch.finfo(torch.float32).eps * trace
-    torch.testing.assert_close(gram(states, bias=True, shift=0.99 * limit), exact, rtol=1e-13, atol=1e-9)
-    loose = gram(states, bias=True, shift=1.01 * limit)
-    assert not torch.equal(loose, exact)
-    # What the step relies on: the error is at most a sixteenth of the shift in every direction.
-    assert float(torch.linalg.matrix_norm(loose - exact, 2)) <= limit / 16
+def family(name, n, size):
+    """Samples of states whose Gram matrices are hard on rounding, float32."""
+    return {
+        "rectified": torch.relu(draw(n, size)),
+        "equal": torch.full((n, size), 0.1),
+        "nearly equal": 0.5 + 1e-3 * draw(n, size),
+        "saturated alike": torch.sigmoid(8 * draw(n, 1) + 0.01 * draw(n, size, seed=1)),
+        "of rank two": torch.relu(draw(n, 2) @ draw(2, size, seed=1)),
+    }[name].float()
+
+
+@pytest.mark.parametrize("name", ["rectified", "equal", "nearly equal", "saturated alike", "of rank two"])
+@pytest.mark.parametrize("size", [10, 63, 64, 200])
+def test_a_large_shift_allows_single_precision_for_wide_matrices_and_a_small_one_does_not(name, size):
+    states = family(name, 2 * ROWS, size)
+    exact = states.double().T @ states.double()
+    limit = 4 * torch.finfo(torch.float32).eps * float(exact.diagonal().sum())
+    small, large = (gram(states, bias=False, shift=shift) for shift in (0.99 * limit, 1.01 * limit))
+    torch.testing.assert_close(small, exact, rtol=1e-13, atol=1e-9)
+    if size < 64:
+        torch.testing.assert_close(large, exact, rtol=1e-13, atol=1e-9)
+        return
+    assert not torch.equal(large, small)
+    # What the step relies on: in every direction the error is at most a sixteenth of the matrix with its shift.
+    lower = torch.linalg.cholesky(exact + limit * torch.eye(size, dtype=torch.float64))
+    half = torch.linalg.solve_triangular(lower, large - exact, upper=False)
+    relative = torch.linalg.solve_triangular(lower, half.T, upper=False)
+    assert float(torch.linalg.matrix_norm(relative, 2)) <= 1 / 16
+
+
+def test_narrow_matrices_need_double():
+    # Where single precision errs by as much as the whole matrix, even with the larger of the two shifts.
+    states = family("equal", 8 * ROWS, 10)
+    exact = states.double().T @ states.double()
+    limit = 16 * torch.finfo(torch.float32).eps * float(exact.diagonal().sum())
+    torch.testing.assert_close(gram(states, bias=False, shift=2 * limit), exact, rtol=1e-13, atol=0)
+    error = (states.T @ states).double() - exact
+    assert float(torch.linalg.matrix_norm(error, 2)) > limit / 16
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -14,6 +14,7 @@ from torch import Tensor
 from whydeep.core.data import Data
 from whydeep.core.problem import Problem
 from whydeep.core.training import Callback, Training
+from whydeep.optimization.distributed.checkpoint import Checkpoint
 from whydeep.optimization.distributed.memory import check_states
 
 from .chain import Chain
@@ -37,6 +38,7 @@ def train_split(
     copies: int,
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Training:
     """Train a copy of `problem.model` in sweeps (`train_in_sweeps`), in the solver's type of number.
 
@@ -52,7 +54,9 @@ def train_split(
         targets = target_rows(data.targets, chain.layers[-1].linear.out_features)
         return begin(chain, loss, chain.rows(data, solver.dtype or chain.dtype), targets)
 
-    return train_in_sweeps(solver, problem, checked, name=name, generator=generator, callback=callback)
+    return train_in_sweeps(
+        solver, problem, checked, name=name, generator=generator, callback=callback, checkpoint=checkpoint
+    )
 
 
 def forward_pass(chain: Chain, weights: Sequence[Tensor], x: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -9,15 +9,17 @@ from torch import nn
 
 from whydeep.core import Data, InputError, Problem, Status
 from whydeep.networks import linear, mlp
-from whydeep.optimization.alternating.bcd.bcd import BCD
+from whydeep.optimization.alternating.bcd.bcd import BCD, _Resynchronised
 from whydeep.optimization.alternating.bcd.three import ThreeSplitting
 from whydeep.optimization.alternating.bcd.two import TwoSplitting
 from whydeep.optimization.alternating.chain import Chain
 from whydeep.optimization.alternating.proximal import LOSSES, target_rows
 from whydeep.optimization.alternating.sweeps import SurrogateWarning
+from whydeep.optimization.distributed.checkpoint import Checkpoint
 
 ACTIVATIONS = ["identity", "leaky_relu", "relu", "sigmoid", "silu", "softplus", "tanh"]
 CONSTANTS = {"gamma": 0.8, "rho": 1.7, "alpha": 0.6}
+GRADED = {"grading": 0.3, "damping": 0.2}
 
 
 def network(activation=nn.ReLU):
@@ -53,12 +55,12 @@ def ones(v):
 def penalties(model, weights, preactivations, states, x, targets):
     """The objective as the lecture writes it, from the blocks alone."""
     total = model.loss.total(states[-1], targets)
-    below = x
+    below, grade = x, model.grading ** (len(states) - 1)
     for layer, w, u, v in zip(model.chain.layers, weights, preactivations, states, strict=True):
         inputs = ones(below) if layer.bias else below
-        total = total + model.rho / 2 * (u - inputs @ w.T).square().sum()
-        total = total + model.gamma / 2 * (v - layer.activation.value_and_slope(u)[0]).square().sum()
-        below = v
+        total = total + grade * model.rho / 2 * (u - inputs @ w.T).square().sum()
+        total = total + grade * model.gamma / 2 * (v - layer.activation.value_and_slope(u)[0]).square().sum()
+        below, grade = v, grade / model.grading
     return total
 
 
@@ -120,8 +122,9 @@ def test_sweeps_equal_the_published_formulas_written_out_directly():
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.LeakyReLU])
-def test_every_block_minimises_and_lowers_the_objective(activation, loss):
-    model = iteration(activation, loss)
+@pytest.mark.parametrize("options", [{}, GRADED])
+def test_every_block_minimises_and_lowers_the_objective(activation, loss, options):
+    model = iteration(activation, loss, **options)
     last = len(model.chain.layers) - 1
 
     def value():
@@ -137,7 +140,11 @@ def test_every_block_minimises_and_lowers_the_objective(activation, loss):
         new = model.weights()[index].clone().requires_grad_()
         weights = [*model.weights()[:index], new, *model.weights()[index + 1 :]]
         total = penalties(model, weights, model.preactivations, model.states, model.x, model.targets)
-        (gradient,) = torch.autograd.grad(total + CONSTANTS["alpha"] / 2 * (new - old).square().sum(), new)
+        below = model.states[index - 1] if index else model.x
+        inputs = ones(below) if model.chain.layers[index].bias else below
+        damped = model.damping * float(inputs.square().sum()) / inputs.shape[1]
+        held = model.grading ** (last - index) * (model.alpha + model.rho * damped)
+        (gradient,) = torch.autograd.grad(total + held / 2 * (new - old).square().sum(), new)
         assert float(gradient.abs().max()) < 1e-10  # terms of size 100, solved in float64
         if index:
             before, u = value(), model.preactivations[index - 1].clone()
@@ -153,8 +160,9 @@ def test_every_block_minimises_and_lowers_the_objective(activation, loss):
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
-def test_monitor_tells_objective_and_gradient(activation):
-    model = iteration(activation, "cross_entropy", stationarity=True)
+@pytest.mark.parametrize("options", [{}, GRADED])
+def test_monitor_tells_objective_and_gradient(activation, options):
+    model = iteration(activation, "cross_entropy", stationarity=True, **options)
     parts = (model.weights(), model.preactivations, model.states)
     blocks = [tuple(t.clone().requires_grad_() for t in part) for part in parts]
     total = penalties(model, *blocks, model.x, model.targets)
@@ -165,17 +173,20 @@ def test_monitor_tells_objective_and_gradient(activation):
     expected = math.sqrt(sum(float(g.square().sum()) for g in gradients)) / scale
     assert values["kkt"] == pytest.approx(expected, rel=1e-10)
     assert expected > 1e-3
+    if options:
+        return
     # Without the loss, and with both penalties at 2, the objective is the square of the infeasibility.
     model.loss, model.gamma, model.rho = replace(model.loss, total=lambda v, y: torch.zeros(())), 2.0, 2.0
     assert values["feasibility"] == pytest.approx(math.sqrt(model.monitor()["objective"]) / scale, rel=1e-12)
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
-@pytest.mark.parametrize("activation", [*ACTIVATIONS, "leaky_relu"])
-def test_objective_never_increases_and_the_network_learns(activation, loss):
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("options", [{}, GRADED])
+def test_objective_never_increases_and_the_network_learns(activation, loss, options):
     start = small_problem(activation, dtype=torch.float64)
     problem = Problem(start.model, start.train, start.test, loss=loss)
-    training = BCD(sweeps=60, alpha=0.5).train(problem)
+    training = BCD(sweeps=60, alpha=0.5, **options).train(problem)
     history = training.history
     assert float(history["objective"][0]) == pytest.approx(60 * problem.risk(), rel=1e-12)
     # The objective is a sum of some 1e3 terms of rounding 1e-16 each.
@@ -253,6 +264,77 @@ def test_resynchronised_states_are_the_forward_pass(splitting):
         assert float(history["objective"][index]) == pytest.approx(60 * float(history["loss"][index]), rel=1e-12)
 
 
+def ten_layers(start):
+    """64-10x30-10; "identity": hidden squares are identities, "he": all weights are random."""
+    model = mlp((64, *[30] * 10, 10), init="he", generator=torch.Generator().manual_seed(0)).double()
+    if start == "identity":
+        for layer in [module for module in model if isinstance(module, nn.Linear)][1:-1]:
+            nn.init.eye_(layer.weight)
+    train, _ = digits(400, dtype=torch.float64)
+    return Problem(model, train, loss="squared")
+
+
+def test_graded_penalties_reach_the_first_of_ten_layers():
+    problem = ten_layers("identity")
+    first = Chain.of(problem.model).weights()[0]
+
+    def moved(training):
+        return float((Chain.of(training.model).weights()[0] - first).norm() / first.norm())
+
+    equal = BCD(sweeps=20, alpha=0.1, resynchronise=1).train(problem)
+    graded = BCD(sweeps=20, gamma=0.1, rho=0.003, alpha=0.001, grading=1e-4, damping=0.1, resynchronise=1).train(
+        problem
+    )
+    # A quarter at best in each of nine layers, 4^-9 = 4e-6, against shares near one.
+    assert moved(equal) < 1e-5 < 0.1 < moved(graded)
+    assert float(graded.history["error"][-1]) < 0.05 < 0.1 < float(equal.history["error"][-1])
+
+
+@pytest.mark.parametrize("start", ["identity", "he"])
+@pytest.mark.parametrize("splitting", ["three", "two"])
+def test_the_loss_never_rises_from_one_forward_pass_to_the_next(start, splitting):
+    # From random weights a grading so steep asks for a thousand times too much, and whole steps would end above 50.
+    settings = {"gamma": 0.1, "rho": 0.003, "alpha": 0.001, "grading": 1e-4, "damping": 0.1}
+    history = (
+        BCD(sweeps=8, splitting=splitting, ridge=0.0, resynchronise=2, **settings).train(ten_layers(start)).history
+    )
+    loss = history["loss"][::2]
+    assert bool((loss.diff() <= 1e-12 * loss[:-1]).all())
+    assert float(loss[-1]) < float(loss[0])
+    assert history["feasibility"][::2].tolist() == [0] * 5
+
+
+def test_a_direction_in_vain_makes_it_start_again_more_cautiously():
+    model = iteration()
+    model.start(model.weights())
+    run = _Resynchronised(model, 1)
+    kept, run.value = run.kept, -1.0  # no loss is so low
+    run.sweep()
+    assert model.alpha == pytest.approx(10 * CONSTANTS["alpha"])
+    assert all(torch.equal(one, other) for one, other in zip(model.weights(), kept, strict=True))
+    assert run.value == pytest.approx(model.misfit())
+    before = run.value
+    run.sweep()
+    assert run.value <= before
+
+
+def test_a_resynchronised_run_goes_on_as_if_it_had_not_been_cut(tmp_path):
+    problem = small_problem("relu", dtype=torch.float64)
+    kept = Checkpoint(tmp_path / "run.safetensors", every=1)
+    settings = {"alpha": 0.5, "resynchronise": 1, "validation": 0.2}
+
+    def train(sweeps, **options):
+        return BCD(sweeps=sweeps, **settings, **options).train(problem, generator=torch.Generator().manual_seed(0))
+
+    whole = train(6)
+    train(2, checkpoint=kept)
+    cut = train(6, checkpoint=replace(kept, resume=True))
+    for name in ("loss", "validation", "objective"):
+        torch.testing.assert_close(cut.history[name], whole.history[name], rtol=1e-12, atol=0)
+    for one, other in zip(cut.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
 def test_it_converges_where_its_gradient_vanishes():
     # The gradient falls like 1/k here, as the theory of the method promises at least.
     training = BCD(sweeps=300, alpha=0.1, tolerance=5e-3).train(small_problem("tanh", dtype=torch.float64))
@@ -308,10 +390,11 @@ def test_breakdown_is_an_outcome_and_the_model_stays():
 
 
 def test_a_restart_is_more_cautious():
-    model = iteration()
+    model = iteration(**GRADED)
     weights = model.weights()
     assert model.restart(weights)
     assert model.alpha == pytest.approx(10 * CONSTANTS["alpha"])
+    assert model.damping == pytest.approx(10 * GRADED["damping"])
     assert model.monitor()["feasibility"] == 0
 
 
@@ -332,6 +415,9 @@ def test_few_samples_and_width_one(n):
         ({"alpha": -1.0}, "alpha=-1"),
         ({"validation": 1.0}, "validation=1"),
         ({"ridge": -1.0}, "ridge=-1"),
+        ({"grading": 0.0}, "grading=0"),
+        ({"damping": -1.0}, "damping=-1"),
+        ({"checkpoint": "here"}, "checkpoint='here'"),
         ({"resynchronise": -1}, "resynchronise=-1"),
         ({"splitting": "four"}, "three, two"),
     ],

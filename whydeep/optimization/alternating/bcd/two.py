@@ -45,9 +45,10 @@ class TwoSplitting:
         self.x, self.stationarity = x, stationarity
         self.scale = data_norm(x, targets)
         self._grams: dict[int, Tensor] = {}
-        self._start(weights)
+        self.start(weights)
 
-    def _start(self, weights: tuple[Tensor, ...]) -> None:
+    def start(self, weights: tuple[Tensor, ...]) -> None:
+        """Begin at the forward pass of `weights`."""
         state = State.feasible(self.lagrangian.chain, weights, self.x)
         self._weights = weights
         # A linear layer may give its argument back, and two blocks must not share their memory.
@@ -59,12 +60,14 @@ class TwoSplitting:
         old = self.lagrangian
         ridges = tuple(10 * ridge for ridge in old.ridges)
         self.lagrangian = Lagrangian(old.chain, old.loss, old.targets, ridges=ridges, betas=old.betas)
-        self._start(weights)
+        self.start(weights)
         return ridges[0] > 0
 
-    def synchronise(self) -> None:
-        """Set the states to the forward pass of the present weights."""
-        self._start(self._weights)
+    def misfit(self) -> float:
+        """Return l(V_N, Y) with the ridge: after `start` the objective of the network itself."""
+        ridges = zip(self.lagrangian.ridges, self._weights, strict=True)
+        held = sum(ridge / 2 * float(weight.double().square().sum()) for ridge, weight in ridges)
+        return float(self.lagrangian.loss.total(self.part.states[-1].double(), self.lagrangian.targets)) + held
 
     def weights(self) -> tuple[Tensor, ...]:
         """Return W_1..W_N."""
