@@ -1,11 +1,13 @@
 """The landscape's theory against its published and its exact values.
 
     .venv/bin/python benchmarks/bench_landscape_theory.py [--only linear index students saddles search] [--full]
+    .venv/bin/python benchmarks/bench_landscape_theory.py --only students --k 13 14 --starts 300 [--more 2]
 
 linear: every critical point of linear networks, risk and index against the dense Hessian. index: Pennington and Bahri
 by drawn matrices of size 600 (--full: 1,200). students: the share of random starts at which a ReLU student ends in a
 poor minimum, beside the recalled table of Safran and Shamir, with the binomial interval of that table at this number
-of starts (100 for k <= 10; --full: 1,000 for k <= 12, 300 for 15 and 20, and one or two units more). saddles: the band
+of starts (100 for k <= 10; --full: 1,000 for k <= 12, 300 beyond, and one or two units more; --k and --starts: a part of
+them, --more: so many units more than the teacher has). saddles: the band
 of the spin glass. search: critical points of a real network, index measured and foretold.
 Seconds are CPU seconds of one thread.
 """
@@ -70,16 +72,16 @@ def index(full: bool) -> None:
             )
 
 
-def student_rates(full: bool) -> None:
+def student_rates(full: bool, chosen: list[tuple[int, int, int]] | None = None) -> None:
     print(
         "\n| k | n | starts | poor | unfinished | share | table | 95 % of the table | inside | least risk | seconds |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     rows = [(k, k, 100) for k in (6, 8, 10)]
     if full:
-        rows = [(k, k, 1000) for k in range(6, 13)] + [(15, 15, 300), (20, 20, 300)]
+        rows = [(k, k, 1000) for k in range(6, 13)] + [(k, k, 300) for k in range(13, 21)]
         rows += [(10, 11, 300), (10, 12, 300), (15, 16, 100), (15, 17, 100), (20, 21, 100), (20, 22, 100)]
-    for k, n, starts in rows:
+    for k, n, starts in chosen or rows:
         began = time.process_time()
         drawn = students.xavier(starts, n, k, generator=torch.Generator().manual_seed(0))
         ended = students.descend(drawn, torch.eye(k, dtype=torch.float64))
@@ -153,7 +155,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--k", type=int, nargs="+")
+    parser.add_argument("--starts", type=int, default=300)
+    parser.add_argument("--more", type=int, default=0)
     options = parser.parse_args()
+    if options.k:
+        student_rates(False, [(k, k + options.more, options.starts) for k in options.k])
+        return
     parts = {"linear": linear, "index": index, "students": student_rates, "saddles": saddles, "search": search}
     for name in options.only:
         parts[name](options.full)

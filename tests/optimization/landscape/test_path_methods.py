@@ -308,7 +308,12 @@ class Odd(nn.Module):
         (mlp((3, 4, 3)), "string", {}, "unknown method 'string'; give one of bezier"),
         (mlp((3, 4, 4, 3)), "relu", {}, "needs one hidden layer, and the network has 2"),
         (mlp((3, 4, 3)), "linear", {}, "has the activation relu after layer 1"),
-        (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3)), "linear", {}, "hidden layer 1 has width 2"),
+        (
+            nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3)),
+            "linear",
+            {},
+            "narrower than inputs and outputs, and the loss",
+        ),
         (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 3, bias=False)), "linear", {}, "give the output layer one"),
         (mlp((3, 4, 3)), "relu", {"oracle": [9]}, "give numbers of units from 0 to 4"),
         (mlp((3, 4, 3)), "bezier", {"bends": 0}, "give at least 1"),

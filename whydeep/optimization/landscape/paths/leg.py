@@ -1,4 +1,4 @@
-"""Paths made of legs: on each the risk is sampled, or is known to be constant or convex, so that its ends bound it."""
+"""Paths made of legs: on each the risk is sampled, or known to be constant, convex or monotone: its ends bound it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from whydeep.core.measurement import Measurement
 from whydeep.core.numbers import plain
 from whydeep.core.problem import Problem
 
-from .profile import Profile, State, along, between
+from .profile import Profile, State, along, between, squares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Kind = Literal["straight", "convex", "constant"]
+Kind = Literal["straight", "convex", "constant", "monotone"]
 
 
 @dataclass(frozen=True)
 class Leg:
     """A piece of a path, s in [0, 1] -> state.
 
-    kind: what is known of the risk on it: "convex" in s, "constant", or nothing ("straight").
+    kind: what is known of the risk on it: "convex" or "monotone" in s, "constant", or nothing ("straight").
     bent: whether it is a curve between its ends rather than a straight line.
     """
 
@@ -67,7 +67,7 @@ class Path:
     length: sum of the legs' lengths over |a - b|, both over the trainable parameters; 1 for a straight line. (Of a
     permuted network b is the one that was given, so that a value below 1 says how much nearer the permutation came.)
     kinds: what is known of the risk on each leg; certified: the largest risk at the beads, which is the largest on the
-    whole path when every leg is convex or constant, on the training data; else None.
+    whole path when every leg is convex, monotone or constant, on the training data; else None.
     connected: whether a method that aims at a level reached it everywhere it looked; None for the others.
     """
 
@@ -138,6 +138,7 @@ class Path:
         points: int = 11,
         refinements: int = 5,
         recompute_statistics: bool = True,
+        ridge: float = 0.0,
         ends: tuple[State, State] | None = None,
         remark: str = "",
         connected: bool | None = None,
@@ -164,10 +165,11 @@ class Path:
             positions=[min(1.0, place) for place in looked],
             refinements=refinements,
             recompute_statistics=recompute_statistics,
+            ridge=ridge,
         )
         certified = None
         if all(leg.kind != "straight" for leg in legs):
-            certified = max(_risk_at(problem, bead) for bead in beads)
+            certified = max(_risk_at(problem, bead, ridge) for bead in beads)
         length = total / apart if apart > 0 else 1.0
         return cls(method, profile, beads, length, tuple(places), tuple(legs), certified, connected, remark)
 
@@ -185,7 +187,7 @@ def _state(legs: Sequence[Leg], places: Sequence[float], position: float) -> Sta
     return legs[-1].at(1.0)
 
 
-def _risk_at(problem: Problem, state: State) -> float:
+def _risk_at(problem: Problem, state: State, ridge: float) -> float:
     model = problem.copy()
     model.load_state_dict(state)
-    return problem.with_model(model).risk()
+    return problem.with_model(model).risk() + ridge * squares(model)

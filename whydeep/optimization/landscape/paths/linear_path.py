@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from whydeep.core.data import Data
 from whydeep.core.errors import InputError
@@ -16,24 +12,11 @@ from whydeep.core.loss import NAMED
 from whydeep.core.problem import Problem
 from whydeep.optimization.alternating.chain import Chain
 
-from .grassmann import joined
-from .leg import Kind, Leg, Path
+from .leg import Path
+from .linear_walk import Factors, Walk, factors_of, leg_of, state_of
+from .narrow_path import through_bottleneck
 from .profile import State
-
-RANK = 1e-10
-"""Singular values below this fraction of the largest count as zero: rounding of double precision, with room."""
-
-
-@dataclass(frozen=True)
-class Factors:
-    """F_1, ..., F_K whose product counts, F_1 at the narrower outer side; biases b_1, ..., b_K of the layers."""
-
-    factors: tuple[Tensor, ...]
-    biases: tuple[Tensor, ...]
-
-    def put(self, new: dict[int, Tensor]) -> Factors:
-        """Return these factors with some replaced."""
-        return Factors(tuple(new.get(k, factor) for k, factor in enumerate(self.factors)), self.biases)
+from .ridge_path import through_ridge
 
 
 def through_linear_layers(
@@ -41,6 +24,7 @@ def through_linear_layers(
     a: nn.Module,
     b: nn.Module,
     *,
+    ridge: float = 0.0,
     data: Data | None = None,
     points: int = 5,
     **rest: Any,
@@ -55,6 +39,9 @@ def through_linear_layers(
     Factors without full rank first get it along directions that the next factor does not see; hidden biases are moved
     into the last one, which changes nothing either.
 
+    ridge: adds ridge times the squares of all weights, biases apart; the same is then said of risk plus ridge, for two
+    layers (`through_ridge`). Hidden layers narrower than both sides: see `through_bottleneck`, for the squared loss.
+
     Where a hidden layer is exactly as wide as the narrower side and the determinants differ in sign, the path has to
     pass a factor without full rank: the next factor is projected along its weakest direction (convex, possibly
     upwards), the determinant is turned there, and the certified maximum may exceed both ends.
@@ -63,14 +50,24 @@ def through_linear_layers(
     - 1)^2 below 1/2 consists of w_1 > 0 and w_1 < 0. Construction written for this library.
 
     Raises `InputError` when the network is not a chain of linear layers, has hidden biases without one at the output, a
-    hidden layer narrower than both sides, or a loss not known to be convex.
+    hidden layer narrower than both sides and another loss than the squared one, or a loss not known to be convex;
+    `ValueError` on a ridge below zero.
     Cost: about 3 K SVDs, and a pass over the data a position.
     """
     chain = Chain.of(problem.model, solver="the path of linear networks")
     _check(problem, chain)
+    if not ridge >= 0:
+        raise ValueError(f"ridge={ridge}; give a number >= 0")
+    linears = [layer.linear for layer in chain.layers]
+    if ridge > 0:
+        return through_ridge(problem, chain, a, b, ridge=ridge, data=data, points=points, **rest)
+    if len(linears) > 1 and min(linear.out_features for linear in linears[:-1]) < min(
+        linears[0].in_features, linears[-1].out_features
+    ):
+        return through_bottleneck(problem, chain, a, b, data=data, points=points, **rest)
     forward = chain.layers[0].linear.in_features <= chain.layers[-1].linear.out_features
-    start, goal = (_factors(each, forward) for each in (a, b))
-    up, to = _Walk(start), _Walk(goal)
+    start, goal = (factors_of(each, forward) for each in (a, b))
+    up, to = Walk(start), Walk(goal)
     if len(chain.layers) > 1:
         for walk in (up, to):
             walk.drop_hidden_biases(forward)
@@ -81,9 +78,9 @@ def through_linear_layers(
     up.line(to.now, "convex")
 
     def state(factors: Factors) -> State:
-        return _state(problem.model, factors, forward)
+        return state_of(problem.model, factors, forward)
 
-    legs = [_leg(leg, state) for leg in up.legs] + [_leg(leg, state).reversed() for leg in reversed(to.legs)]
+    legs = [leg_of(leg, state) for leg in up.legs] + [leg_of(leg, state).reversed() for leg in reversed(to.legs)]
     remark = "; ".join(notes) or "every leg is constant or convex: the risk is at most that of the worse end"
     return Path.of("linear", problem, legs, data=data, points=points, remark=remark, **rest)
 
@@ -101,145 +98,5 @@ def _check(problem: Problem, chain: Chain) -> None:
             f"give one of {', '.join(sorted(NAMED))}",
         )
     linears = [layer.linear for layer in chain.layers]
-    narrow = min(linears[0].in_features, linears[-1].out_features)
-    for index, linear in enumerate(linears[:-1]):
-        if linear.out_features < narrow:
-            raise InputError(
-                f"hidden layer {index + 1} has width {linear.out_features} and the narrower side {narrow}",
-                f'give hidden layers at least {narrow} wide, or method="dynamic_string"',
-            )
     if linears[-1].bias is None and any(linear.bias is not None for linear in linears[:-1]):
         raise InputError("a hidden layer has a bias and the output has none", "give the output layer one")
-
-
-def _factors(model: nn.Module, forward: bool) -> Factors:
-    layers = Chain.of(model).layers
-    # The decompositions run on the processor, wherever the network is.
-    weights = [layer.linear.weight.detach().cpu().double() for layer in layers]
-    zeros = [torch.zeros(layer.linear.out_features, dtype=torch.float64) for layer in layers]
-    biases = [
-        zero if layer.linear.bias is None else layer.linear.bias.detach().cpu().double()
-        for layer, zero in zip(layers, zeros, strict=True)
-    ]
-    return Factors(tuple(weights if forward else [weight.T for weight in reversed(weights)]), tuple(biases))
-
-
-def _state(model: nn.Module, factors: Factors, forward: bool) -> State:
-    model = copy.deepcopy(model)
-    chain = Chain.of(model)
-    weights = factors.factors if forward else [factor.T for factor in reversed(factors.factors)]
-    parts = zip(weights, factors.biases, chain.layers, strict=True)
-    chain.load([torch.cat([weight, bias[:, None]], 1) if layer.bias else weight for weight, bias, layer in parts])
-    return model.state_dict()
-
-
-@dataclass(frozen=True)
-class _Piece:
-    at: Any
-    kind: Kind
-    bent: bool
-
-
-def _leg(piece: _Piece, state: Any) -> Leg:
-    return Leg(lambda s: state(piece.at(s)), piece.kind, piece.bent)
-
-
-def _product(factors: Sequence[Tensor]) -> Tensor:
-    """Return F_j ... F_1."""
-    result = torch.eye(factors[0].shape[1], dtype=factors[0].dtype) if factors else torch.empty(0, 0)
-    for factor in factors:
-        result = factor @ result
-    return result
-
-
-class _Walk:
-    """The legs walked so far, and where one stands."""
-
-    def __init__(self, start: Factors) -> None:
-        self.now = start
-        self.legs: list[_Piece] = []
-
-    def line(self, end: Factors, kind: Kind) -> None:
-        start = self.now
-
-        def at(s: float) -> Factors:
-            pairs = zip(start.factors, end.factors, strict=True)
-            biases = zip(start.biases, end.biases, strict=True)
-            return Factors(
-                tuple(torch.lerp(one, other, s) for one, other in pairs),
-                tuple(torch.lerp(one, other, s) for one, other in biases),
-            )
-
-        self.legs.append(_Piece(at, kind, False))
-        self.now = end
-
-    def drop_hidden_biases(self, forward: bool) -> None:
-        """Move what the hidden biases add into the last bias; at fixed weights that is linear in them, so constant."""
-        if all(not bool(bias.any()) for bias in self.now.biases[:-1]):
-            return
-        weights = self.now.factors if forward else [factor.T for factor in reversed(self.now.factors)]
-        whole = self.now.biases[0]
-        for weight, bias in zip(weights[1:], self.now.biases[1:], strict=True):
-            whole = weight @ whole + bias
-        zeros = tuple(torch.zeros_like(bias) for bias in self.now.biases[:-1])
-        self.line(Factors(self.now.factors, (*zeros, whole)), "constant")
-
-    def raise_rank(self, j: int) -> None:
-        """Give F_j ... F_1 full column rank along directions that F_{j+1} does not see."""
-        before = _product(self.now.factors[:j]) if j else torch.eye(self.now.factors[0].shape[1], dtype=torch.float64)
-        here = self.now.factors[j] @ before
-        left, values, right = torch.linalg.svd(here)
-        size = here.shape[1]
-        rank = int((values > RANK * max(float(values[0]), 1e-300)).sum())
-        if rank == size:
-            return
-        seen = left[:, :rank] @ left[:, :rank].T
-        self.line(self.now.put({j + 1: self.now.factors[j + 1] @ seen}), "constant")
-        scale = float(values[:rank].mean()) if rank else 1.0
-        added = scale * left[:, rank:size] @ right[rank:size] @ torch.linalg.pinv(before)
-        self.line(self.now.put({j: self.now.factors[j] + added}), "constant")
-
-    def raise_ranks(self) -> None:
-        for j in range(len(self.now.factors) - 1):
-            self.raise_rank(j)
-
-    def follow(self, goal: Factors) -> list[str]:
-        """Bring all factors but the last to those of `goal`, the product unchanged; return what was in the way."""
-        notes = []
-        for j in range(len(self.now.factors) - 1):
-            self.raise_rank(j)
-            before = _product(goal.factors[:j]) if j else torch.eye(goal.factors[0].shape[1], dtype=torch.float64)
-            back = torch.linalg.pinv(before)
-            moving = joined(self.now.factors[j] @ before, goal.factors[j] @ before)
-            if moving is None:
-                self._turn_sign(j)
-                notes.append(f"layer {j + 1} has no spare dimension: the path passes a factor without full rank")
-                moving = joined(self.now.factors[j] @ before, goal.factors[j] @ before)
-                assert moving is not None
-            self._carry(j, before, back, goal.factors[j], moving)
-        return notes
-
-    def _carry(self, j: int, before: Tensor, back: Tensor, target: Tensor, moving: Any) -> None:
-        start = self.now.factors[j]
-        here = start @ before
-        self.line(self.now.put({j + 1: self.now.factors[j + 1] @ here @ torch.linalg.pinv(here)}), "constant")
-        standing, carried = self.now, self.now.factors[j + 1] @ here
-        # The part of F_j that the layers before it cannot reach moves on a straight line.
-        rest, rest_target = start - here @ back, target - target @ before @ back
-
-        def at(s: float) -> Factors:
-            matrix = moving(s)
-            inner = target if s == 1 else matrix @ back + torch.lerp(rest, rest_target, s)
-            return standing.put({j: inner, j + 1: carried @ torch.linalg.pinv(matrix)})
-
-        self.legs.append(_Piece(at, "constant", True))
-        self.now = at(1.0)
-
-    def _turn_sign(self, j: int) -> None:
-        """Change the sign of det(F_j ... F_1), by way of a next factor that does not see one direction."""
-        _, _, right = torch.linalg.svd(_product(self.now.factors[j + 1 :]), full_matrices=True)
-        blind = right[-1]
-        flat = self.now.factors[j + 1] - torch.outer(self.now.factors[j + 1] @ blind, blind)
-        self.line(self.now.put({j + 1: flat}), "convex")
-        turned = self.now.factors[j] - 2 * torch.outer(blind, blind @ self.now.factors[j])
-        self.line(self.now.put({j: turned}), "constant")

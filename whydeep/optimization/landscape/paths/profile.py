@@ -66,6 +66,7 @@ def along(
     positions: Sequence[float] | int = 11,
     refinements: int = 5,
     recompute_statistics: bool = True,
+    ridge: float = 0.0,
 ) -> Profile:
     """Return the risk on `data` (the training data by default) of the networks curve(t), t in [0, 1].
 
@@ -73,11 +74,14 @@ def along(
     `refinements` times, the two midpoints beside the highest of them.
     With recompute_statistics the running statistics of batch norm layers are taken anew from `problem.train` at
     every position, the ends included: means and variances of activations do not interpolate (Jordan et al. 2023).
+    ridge: so many times the squares of all weights but biases and norms (`squares`) are added to every loss.
 
     Evaluation mode; `problem.model` is not changed. Cost: one pass over the data a position, with batch norm one over
     the training data, too. Memory: one loss a sample and position.
-    Raises `ValueError` on fewer than three positions or one outside [0, 1].
+    Raises `ValueError` on fewer than three positions or one outside [0, 1], and on a ridge below zero.
     """
+    if not ridge >= 0:
+        raise ValueError(f"ridge={ridge}; give a number >= 0")
     if isinstance(positions, int):
         if positions < 3:
             raise ValueError(f"points={positions}; give at least 3, the two ends and one between them")
@@ -94,7 +98,7 @@ def along(
         if recompute_statistics:
             take_statistics(model, problem.train)
         output = outputs(model, data)
-        losses = problem.per_sample(output, data.targets).double().cpu()
+        losses = problem.per_sample(output, data.targets).double().cpu() + ridge * squares(model)
         wrong = 0.0 if data.classes is None else float((output.argmax(1) != data.targets).double().mean())
         seen[position] = (losses, wrong)
 
@@ -132,6 +136,18 @@ def between(first: State, second: State, position: float) -> dict[str, Tensor]:
         name: torch.lerp(value, second[name].to(value), position) if value.is_floating_point() else value
         for name, value in first.items()
     }
+
+
+def squares(model: nn.Module) -> float:
+    """Return the sum of the squares of all parameters with two axes or more: matrices and kernels, no biases.
+
+    >>> model = nn.Linear(2, 1)
+    >>> _ = nn.init.constant_(model.weight, 3.0)
+    >>> squares(model)
+    18.0
+    """
+    weights = (value.detach() for value in model.parameters() if value.ndim > 1)
+    return sum(float(value.double().square().sum()) for value in weights)
 
 
 def check_same_shape(first: nn.Module, second: nn.Module) -> None:
