@@ -117,11 +117,18 @@ def _with(solver: Any, name: str, key: str, text: str) -> Any:
         known = fields + (_options(solver) if isinstance(solver, Backprop) else [])
         raise InputError(f"solver {name} has no {key!r}", f"give one of {', '.join(known)}")
     try:
+        changes: dict[str, Any] = {key: value}
         if extra:
-            return replace(solver, options={**solver.options, key: value})
-        if key == "steps" and "epochs" in fields:
-            return replace(solver, steps=value, epochs=None)
-        return replace(solver, **{key: value})
+            # Of beta and temperature, an optimizer takes the one that was given last.
+            other = {"beta": "temperature", "temperature": "beta"}.get(key)
+            changes = {"options": {name: kept for name, kept in solver.options.items() if name != other} | {key: value}}
+        elif key == "steps" and "epochs" in fields:
+            changes = {"steps": value, "epochs": None}
+        changed = replace(solver, **changes)
+        if isinstance(changed, Backprop):
+            # The optimizer knows what it refuses; it would say so only after the data have been read.
+            changed.optimizer([torch.nn.Parameter(torch.zeros(1))], lr=changed.lr, **changed.options)
+        return changed
     except (TypeError, ValueError) as fault:
         raise InputError(f"solver {name}: {fault}", f"change {key}={text}") from fault
 
