@@ -1,6 +1,7 @@
 """E-MSA and MSA beside SGD and Adam: the risk at equal passes and at equal seconds.
 
     .venv/bin/python benchmarks/bench_msa.py [--task sine] [--passes 5] [--seeds 1] [--full]
+    .venv/bin/python benchmarks/bench_msa.py --task sine --full --method SGD --budget 250      one row of the table
 
 Tasks: sine is sin on [-pi, pi], 500 samples, by 20 residual tanh layers of 5 units (delta 0.25) between two fixed
 linear maps, squared loss; digits is scikit-learn's 1,437 training images by 64-50-50-10 tanh, cross-entropy.
@@ -9,7 +10,8 @@ Every method has the printed grid of one setting. It is chosen by the risk on a 
 back, after the passes of the table, with the first seed; then it trains on all of them from the starts of all seeds.
 The last column is at equal seconds: the best risk that a method has reached when the slowest method's passes are over;
 those that are faster run for as many more passes as that takes (the column before), at the setting chosen. The test
-figure is of the iterate after the equal passes, and is read once. --full takes 20 passes and 3 seeds.
+figure is of the iterate after the equal passes, and is read once. --full takes 20 passes and 3 seeds. Rows can be made
+one by one: --method names one, and --budget the seconds of the slowest method, which E-MSA's own row tells.
 """
 
 from __future__ import annotations
@@ -108,9 +110,9 @@ def middle(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4g}{spread}"
 
 
-def compare(name: str, passes: int, seeds: int) -> None:
+def compare(name: str, passes: int, seeds: int, methods: Sequence[Method], budget: float | None) -> None:
     task = TASKS[name]
-    settings = {method.name: choose(method, task, passes) for method in METHODS}
+    settings = {method.name: choose(method, task, passes) for method in methods}
 
     def train(method: Method, setting: float, seed: int, number: int) -> tuple[Training, float]:
         model, data, test, loss = task(seed)
@@ -119,10 +121,10 @@ def compare(name: str, passes: int, seeds: int) -> None:
         return training, Problem(training.model, test, loss=loss).risk()
 
     runs = {
-        method.name: [train(method, settings[method.name], seed, passes) for seed in range(seeds)] for method in METHODS
+        method.name: [train(method, settings[method.name], seed, passes) for seed in range(seeds)] for method in methods
     }
     seconds = {key: statistics.mean(training.seconds for training, _ in found) for key, found in runs.items()}
-    budget = max(seconds.values())
+    budget = budget or max(seconds.values())
     print(f"\n{name}: {seeds} seeds, {passes} passes in minibatches of 100, {torch.get_num_threads()} threads; means")
     print("(standard deviations over seeds)\n")
     print(
@@ -130,7 +132,7 @@ def compare(name: str, passes: int, seeds: int) -> None:
         "setting for them | best risk | its test risk |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for method in METHODS:
+    for method in methods:
         found = runs[method.name]
         number = min(LONGEST, max(passes, round(passes * budget / seconds[method.name])))
         # More passes favour another setting: it is chosen again for them.
@@ -152,11 +154,14 @@ def main() -> None:
     parser.add_argument("--task", choices=("all", *TASKS), default="all")
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--method", choices=[method.name for method in METHODS], help="one row alone")
+    parser.add_argument("--budget", type=float, help="seconds of the slowest method, in place of those measured")
     parser.add_argument("--full", action="store_true")
     given = parser.parse_args()
     passes, seeds = (20, 3) if given.full else (given.passes, given.seeds)
     for name in TASKS if given.task == "all" else (given.task,):
-        compare(name, passes, seeds)
+        methods = [method for method in METHODS if given.method in (None, method.name)]
+        compare(name, passes, seeds, methods, given.budget)
 
 
 if __name__ == "__main__":
