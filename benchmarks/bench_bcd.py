@@ -10,8 +10,9 @@ forward pass in every sweep; "published" has the published settings, whose state
 
 The limit counts, for every layer of n samples with a inputs and b outputs, the product of the residuals with the
 inputs (2 n a b operations), the forward product (2 n a b; 2 n b b where b < a behind a hidden state), and for a hidden
-state its Gram matrix in double precision (n a a, the symmetric half) and two products with the weights above it
-(2 n a b each). Each is timed alone in the same run, best of three. Factorisations and elementwise passes are not in it.
+state its Gram matrix (n a a, the symmetric half; in double precision where single would be too coarse for alpha) and
+two products with the weights above it (2 n a b each). Each is timed alone in the same run, best of three.
+Factorisations and elementwise passes are not in it; at 10,000 images those of 1,500 columns are a tenth of a sweep.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from plain import bcd as plain
 
 import whydeep as wd
 from whydeep.optimization.alternating.bcd.bcd import BCD
+from whydeep.optimization.alternating.chain import Chain
+from whydeep.optimization.alternating.quadratic_blocks import enough
 from whydeep.optimization.distributed.checkpoint import Checkpoint
 
 # Chosen on images that were held back, with ten layers of 200 and 10,000 images.
@@ -51,14 +54,14 @@ def product(n: int, a: int, b: int, *, tall: bool = True, dtype: torch.dtype = t
     return best(lambda: (left.T if tall else left) @ right)
 
 
-def limit(n: int, widths: list[int]) -> tuple[float, float]:
-    """Seconds of the necessary products, and their operations."""
+def limit(n: int, widths: list[int], grams: list[torch.dtype]) -> tuple[float, float]:
+    """Seconds of the necessary products, and their operations; grams: the type of each hidden state's Gram matrix."""
     seconds = operations = 0.0
     for index, (a, b) in enumerate(pairwise(widths)):
         seconds += product(n, a, b) + (product(n, min(a, b) if index else a, b, tall=False))
         operations += 2.0 * n * b * (a + (min(a, b) if index else a))
         if index:
-            seconds += product(n, a, a, dtype=torch.float64) / 2
+            seconds += product(n, a, a, dtype=grams[index - 1]) / 2
             seconds += product(n, a, b, tall=False) + product(n, b, a, tall=False)
             operations += 1.0 * n * a * a + 4.0 * n * a * b
     return seconds, operations
@@ -89,7 +92,13 @@ def speed(n: int, widths: list[int]) -> None:
     model = network(widths, "he", 0)
     training = BCD(sweeps=3).train(wd.Problem(model, wd.Data(x, y, classes=10), loss="squared"))
     ours = float(training.history["seconds"].diff().min())
-    least, operations = limit(n, widths)
+    chain = Chain.of(model)
+    hidden = chain.states(chain.weights(torch.float32), x)[1:-1]
+    traces = [float(v.square().sum()) + n for v in hidden]
+    single = [
+        enough(torch.float32, v.shape[1] + 1, trace=t, shift=5.0, times=4) for v, t in zip(hidden, traces, strict=True)
+    ]
+    least, operations = limit(n, widths, [torch.float32 if fits else torch.float64 for fits in single])
     linears = [module for module in model if isinstance(module, torch.nn.Linear)]
     parameters = [layer.weight.detach() for layer in linears], [layer.bias.detach() for layer in linears]
     variables = plain.start(*parameters, x.T)
