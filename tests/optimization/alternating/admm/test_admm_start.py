@@ -1,6 +1,7 @@
 import pytest
 import torch
 from problems import blobs, digits, small_problem
+from threaded_group import together
 from torch import nn
 
 from whydeep.core import Data, Problem
@@ -56,6 +57,21 @@ def test_the_automatic_start_has_its_spread_and_means(depth, offset):
     expected = Chain.of(rescaled(problem, spread=0.5, offset=offset).model).weights()
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_processes_whose_own_samples_disagree_take_the_start_of_the_first():
+    # The second half of the samples does not vary at all: there the start fades, on the first half it does not.
+    data, _ = digits(200, dtype=torch.float64)
+    x = data.x.clone()
+    x[100:] = x[100]
+    data = Data(x, data.targets, classes=10)
+    model = network(2, init="xavier", gain=4.0)
+    halves = [data.take(torch.arange(100)), data.take(torch.arange(100, 200))]
+    assert [faint(model, half) for half in halves] == [False, True]
+    problem = Problem(model, data, loss="squared")
+    found = together(2, lambda group: ADMM(sweeps=1, group=group).train(problem).history["loss"])
+    assert torch.equal(*found)
+    assert float(found[0][0]) == pytest.approx(problem.risk(), rel=1e-12)
 
 
 def test_none_and_starts_that_do_not_fade_keep_the_given_weights():

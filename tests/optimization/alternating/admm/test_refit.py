@@ -1,6 +1,7 @@
 import pytest
 import torch
 from problems import blobs, digits, small_problem
+from threaded_group import together
 from torch import nn
 
 from whydeep.core import Data, InputError, Problem, errors
@@ -41,6 +42,20 @@ def test_the_last_layer_is_ridge_regression_on_the_forward_pass(bias, rows):
     width = a.shape[1]
     torch.testing.assert_close(found[-1][:, :width], expected, rtol=1e-9, atol=1e-9)
     assert all(one is other for one, other in zip(found[:-1], state.weights[:-1], strict=True))
+
+
+def test_two_holders_of_samples_refit_what_one_does():
+    lagrangian, state = case()
+    parts = parts_of(state, lagrangian.targets, 7)  # shares of seven and five samples
+    expected = refitted(lagrangian, parts, state.weights, Options())
+
+    def holder(group):
+        return refitted(lagrangian, [parts[group.rank]], state.weights, Options(group=group)), group.calls
+
+    (first, calls), (second, _) = together(2, holder)
+    torch.testing.assert_close(first, expected, rtol=1e-10, atol=1e-10)
+    assert torch.equal(first[-1], second[-1])
+    assert calls == ["add", "hand out"]
 
 
 def test_the_history_is_that_of_the_refitted_network_and_the_iterate_is_the_same():
