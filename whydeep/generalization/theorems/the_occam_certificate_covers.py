@@ -62,7 +62,8 @@ def measure(case: Case, generator: torch.Generator) -> Measurement:
     for _ in range(case.runs):
         x = torch.randn(case.samples, case.dimension, generator=generator, dtype=torch.float64)
         data = Data(x, torch.randint(2, (case.samples,), generator=generator), classes=2)
-        space = subspace(nn.Linear(case.dimension, 2, bias=False, dtype=torch.float64), generator=generator)
+        model = nn.utils.skip_init(nn.Linear, case.dimension, 2, bias=False, dtype=torch.float64)  # type: ignore[no-untyped-call]
+        space = subspace(model, generator=generator)  # draws its weights
         if case.apart:
             coordinates = fitted(space, data, case.size)
         else:
