@@ -4,15 +4,15 @@
 
 Steps: zero_grad, forward, backward and step of a network 784-256-256-10 (269,322 weights), batch 64, cross-entropy. All
 optimizers take turns, five steps at a time, so that a busy moment of the machine meets all of them; the table has the
-median of the rounds and its ratio to SGD's. `posteriors` and `devinterp` take part where they are installed. The noise is
-drawn ahead by a second thread: without a second free core both ratios are larger, and only the least of the rounds tells
-the machine's load from the step's cost.
+median of the rounds and its ratio to SGD's. `posteriors` and `devinterp` take part where they are installed. The noise
+is drawn ahead by a second thread: without a second free core all ratios are larger, and only the least of the rounds
+tells the step's cost from the machine's load.
 
-Kept for the sums: one product for all small tensors of a group, and that of the gradient with itself before the noise is
-waited for (least of 100 rounds, two shared cores: 1.19 times SGD where one product a tensor had 1.23). Tried and not
-kept: drawing the next noise from the start of a step instead of its end (1.20), products and update tensor by tensor
-(1.18 and 1.23 in two runs, against 1.19 and 1.29), blocks that stay in the cache (1.27 to 1.77: the calls cost more than
-the memory saves).
+Kept for the sums: one product for all small tensors of a group, and that of the gradient with itself before the noise
+is waited for (least of 100 rounds, two shared cores: 1.19 times SGD, where a product for each tensor had 1.23). Tried
+and not kept: drawing the next noise from the start of a step instead of its end (1.20); products and update tensor by
+tensor (1.18 and 1.23 in two runs, against 1.19 and 1.29); blocks that stay in the cache (1.27 to 1.77: the calls cost
+more than the memory saves).
 
 Certificates: digits, 1,437 training images, network 64-128-10, delta .05, full batches, step .1, beta = n/4 in every
 line; each pays for CANDIDATES settings (temperature, steps, widths, initial gain, the prior's share) that were tried on
