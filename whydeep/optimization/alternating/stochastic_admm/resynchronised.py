@@ -103,7 +103,9 @@ class Passes:
         assert solver.damping is not None  # see StochasticADMM.decided
         assert solver.forgetting is not None
         assert solver.state_damping is not None
+        assert solver.output_ridge is not None
         self.damping, self.forgetting, self.state_damping = solver.damping, solver.forgetting, solver.state_damping
+        self.output_ridge, self.largest = solver.output_ridge, torch.zeros((), dtype=x.dtype, device=x.device)
         self.tau, self.done = solver.tau or 0.35 / math.sqrt(len(chain.layers)), 0
         self.minibatches = math.ceil(len(x) / solver.batch_size)
         self.start = chain.weights(x.dtype)
@@ -180,11 +182,13 @@ class Passes:
         with torch.enable_grad():
             losses = self.loss(outputs, labels)
             (gradient,) = torch.autograd.grad(losses.sum(), outputs)
+        self.largest = torch.maximum(self.largest, root_mean_square(gradient))
+        gradient = gradient + (self.output_ridge * self.largest) * outputs.detach()
         for index in range(len(self.blocks) - 1, -1, -1):
             block = self.blocks[index]
             if self.solver.normed:
                 # Layer by layer, so that no product of small numbers underflows.
-                gradient /= (gradient.norm() / math.sqrt(gradient.numel())).clamp_min(torch.finfo(x.dtype).tiny)
+                gradient /= root_mean_square(gradient).clamp_min(torch.finfo(x.dtype).tiny)
             if block.gram is not None and follow:
                 block.gram.update(states[index])
             block.take_in(gradient, states[index], self.solver, self.tau)
@@ -192,3 +196,8 @@ class Passes:
                 gradient = block.below(gradient, self.state_damping, follow=follow).mul_(slopes[index - 1])
             block.move(rate, self.forgetting)
         return losses.detach().sum()
+
+
+def root_mean_square(values: Tensor) -> Tensor:
+    """Return the root of the mean square of all entries, a scalar."""
+    return values.norm() / math.sqrt(values.numel())
