@@ -34,14 +34,14 @@ class ADMM:
 
     Minimises  sum_n loss(f(x_n), y_n) + ridge/2 sum_i ||W_i||_F^2,  biases included in W_i, by splitting every layer
     off as a constraint V_i = s(W_i V_{i-1}) with a multiplier and a penalty beta/2 ||s(W_i V_{i-1}) - V_i||^2;
-    `admm_sweep` has the steps. It is not free of derivatives (each step uses s'), but no chain rule crosses a layer.
+    `sweep` has the steps. It is not free of derivatives (each step uses s'), but no chain rule crosses a layer.
 
     sweeps: how many passes over all samples. beta: penalty, one for all layers or a tuple of one each.
     ridge: one for all layers or a tuple of one each, in units of the sum over samples, not of their mean as in
     `Problem.risk`: with n samples it weighs like ridge/n beside the mean. "auto" takes 1e-5 n for classes and 1e-11 n
     for regression; for classes, below about 1e-6 n the accuracy tends to fall again after some tens of sweeps. On
-    images, whose pixels vary little in many directions, the first layer needs more: on MNIST (2e-3 n, 6e-5 n, 2e-5 n,
-    2e-5 n) with over_relaxation 1.5 was a point or two better than one ridge for all.
+    images, whose pixels vary little in many directions, the first layer needs more, and those above less: on MNIST
+    (2e-3 n, 2e-5 n, 2e-6 n, 2e-7 n) with over_relaxation 1.5 was two or three points better than one ridge for all.
     update: "linearised", the published method: one step on a quadratic for each W_i and V_i. "exact": such steps until
     they no longer move, Algorithm 1 to the letter up to its argmin being a local one, and far slower.
     over_relaxation: a in [1, 2): a s(W_i V_{i-1}) + (1 - a) V_i replaces s(W_i V_{i-1}) in the steps for V_i and
@@ -49,7 +49,7 @@ class ADMM:
     spread: None starts from the given weights, as the lecture does. A number rescales them first, layer by layer, to
     pre-activations of mean zero and this standard deviation (`rescaled_start`), from at most 2,048 training samples;
     it undoes what has been learnt. "auto" does so with 0.5, and with units' means of size min(1, 5 / hidden layers),
-    where it is needed: where all hidden layers are sigmoids, 60 and more of them, some layer's pre-activations have a
+    where it is needed: where all hidden layers have 60 or more units, all sigmoids, some layer's pre-activations have a
     standard deviation below 0.2, and the outputs vary less than half as much as the targets: nothing has been learnt.
     From weights so small that every layer sees the straight part of its sigmoid only, as PyTorch's are, ADMM finds the
     linear classifier and stays near it. Elsewhere "auto" is None.

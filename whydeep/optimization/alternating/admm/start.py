@@ -31,7 +31,9 @@ OFFSETS = 5.0
 
 Chosen on folds of the digits' training data, from PyTorch's start, spread 0.5, last layer refitted, accuracy on the
 fold left out: 3 layers, means 0, 1 and 2: .965 .978 .977; 6 layers .963 .972 .971; 10 layers, means 0, 0.5 and 1: .960
-.977 .976; 20 layers, means 0 and 0.5: .953 .951 (over three, three, two and two folds)."""
+.977 .976; 20 layers, means 0 and 0.5: .953 .951 (over three, three, two and two folds). For regression nothing was
+chosen: sin 5x, 2 layers of 100, ten sweeps from there have a mean squared error of 8e-5, from the given start 3e-3.
+"""
 
 
 def starting_weights(chain: Chain, train: Data, spread: float | str | None) -> tuple[Tensor, ...] | None:
