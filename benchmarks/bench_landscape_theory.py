@@ -6,9 +6,9 @@
 linear: every critical point of linear networks, risk and index against the dense Hessian. index: Pennington and Bahri
 by drawn matrices of size 600 (--full: 1,200). students: the share of random starts at which a ReLU student ends in a
 poor minimum, beside the recalled table of Safran and Shamir, with the binomial interval of that table at this number
-of starts (100 for k <= 10; --full: 1,000 for k <= 12, 300 beyond, and one or two units more; --k and --starts: a part of
-them, --more: so many units more than the teacher has). saddles: the band
-of the spin glass. search: critical points of a real network, index measured and foretold.
+of starts (100 for k <= 10; --full: 1,000 for k <= 12, 300 beyond, and one or two units more; --k, --starts: a part of
+them, --more: so many units more than the teacher has). saddles: the band of the spin glass. search: critical points of
+a real network, index measured and foretold.
 Seconds are CPU seconds of one thread.
 """
 
@@ -72,7 +72,7 @@ def index(full: bool) -> None:
             )
 
 
-def student_rates(full: bool, chosen: list[tuple[int, int, int]] | None = None) -> None:
+def student_rates(full: bool, chosen: list[tuple[int, int, int]] | None = None, seed: int = 0) -> None:
     print(
         "\n| k | n | starts | poor | unfinished | share | table | 95 % of the table | inside | least risk | seconds |"
     )
@@ -83,7 +83,7 @@ def student_rates(full: bool, chosen: list[tuple[int, int, int]] | None = None) 
         rows += [(10, 11, 300), (10, 12, 300), (15, 16, 100), (15, 17, 100), (20, 21, 100), (20, 22, 100)]
     for k, n, starts in chosen or rows:
         began = time.process_time()
-        drawn = students.xavier(starts, n, k, generator=torch.Generator().manual_seed(0))
+        drawn = students.xavier(starts, n, k, generator=torch.Generator().manual_seed(seed))
         ended = students.descend(drawn, torch.eye(k, dtype=torch.float64))
         poor = int(ended.poor.sum())
         table, interval, inside = "", "", ""
@@ -112,41 +112,58 @@ def saddles(full: bool) -> None:
 
 
 def search(full: bool) -> None:
-    """Searches from weights on the way of a training, and from minima of networks with fewer units."""
+    """Saddles of many indices, asked for one by one, and points that a training passes or smaller networks inherit.
+
+    A student of four tanh units on 100 samples of a noisy teacher of six: 26 weights, 200 residuals. Without an index
+    asked for, most searches end gradient-flat. Data that the network could fit exactly are left out: there saturated
+    units run off to infinity, where the gradient vanishes without a critical point.
+    """
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(60, 6, generator=generator, dtype=torch.float64)
-    y = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+    x = torch.randn(100, 3, generator=generator, dtype=torch.float64)
+    teacher = wd.networks.mlp((3, 6, 2), activation="tanh", init="xavier", generator=generator).double()
+    with torch.no_grad():
+        for value in teacher.parameters():
+            value.mul_(1.5)
+        y = teacher(x)
+    y = y / y.std() + 0.3 * torch.randn(100, 2, generator=generator, dtype=torch.float64)
     data = wd.Data(x, y)
-    units = 6
+    units = 4
 
-    def network(width: int, seed: int) -> torch.nn.Sequential:
+    def start(seed: int, width: int = units) -> wd.Problem:
         draw = torch.Generator().manual_seed(seed)
-        return wd.networks.mlp((6, width, 3), activation="tanh", init="xavier", generator=draw).double()
+        model = wd.networks.mlp((3, width, 2), activation="tanh", init="xavier", generator=draw).double()
+        return wd.Problem(model, data, loss="squared")
 
-    problem = wd.Problem(network(units, 0), data, loss="squared")
-    on_the_way, inherited = [], []
-    for seed in range(10 if full else 1):
-        for steps in (1, 30, 300):
+    problem = start(0)
+    asked, on_the_way, inherited = [], [], []
+    for seed in range(6 if full else 2):
+        asked.append(start(seed).vector())
+        for steps in (30, 300):
             solver = wd.optimization.Backprop(lr=1e-2, steps=steps, batch_size=None)
-            start = wd.Problem(network(units, seed), data, loss="squared")
-            on_the_way.append(wd.Problem(solver.train(start).model, data, loss="squared").vector())
+            on_the_way.append(start(seed).with_model(solver.train(start(seed)).model).vector())
         for few in range(1, units):
-            small = wd.Problem(network(few, seed), data, loss="squared")
-            small = wd.optimization.SaddleFreeNewton(steps=200, tolerance=1e-9).train(small).model
-            whole = network(units, 0)
+            small = wd.optimization.SaddleFreeNewton(steps=200, tolerance=1e-9).train(start(seed, few)).model
+            whole = start(0).model
             with torch.no_grad():
                 for value in whole.parameters():
                     value.zero_()
                 whole[1].weight[:few], whole[1].bias[:few] = small[1].weight, small[1].bias
                 whole[3].weight[:, :few], whole[3].bias[:] = small[3].weight, small[3].bias
-            inherited.append(wd.Problem(whole, data, loss="squared").vector())
-    for name, starts in (("on the way of a training", on_the_way), ("minima of fewer units", inherited)):
+            inherited.append(start(0).with_model(whole).vector())
+    searches = (
+        ("asked for index 0 to 8", asked, range(9)),
+        ("on the way of a training, no index asked for", on_the_way, (None,)),
+        ("minima of fewer units, no index asked for", inherited, (None,)),
+    )
+    for name, starts, indices in searches:
         began = time.process_time()
-        seen = index_against_energy(problem, starts)
+        seen = index_against_energy(problem, starts, indices=tuple(indices), most=400)
         print(f"\n{name}, phi = {seen.phi:.2f}: {seen.sentence} Verdict: {seen.verdict}.")
+        if seen.correlation is not None:
+            print(f"Chance of this correlation among unrelated ranks: {seen.correlation[1]:.1e}.")
         if seen.points:
             print("\n| energy | index | random matrices | eps |\n| --- | --- | --- | --- |")
-        for point in seen.points:
+        for point in seen.distinct:
             print(f"| {point.energy:.4f} | {point.index:.3f} | {point.foretold:.3f} | {point.eps:.3g} |")
         print(f"\n{time.process_time() - began:.0f} s", flush=True)
 
@@ -158,9 +175,10 @@ def main() -> None:
     parser.add_argument("--k", type=int, nargs="+")
     parser.add_argument("--starts", type=int, default=300)
     parser.add_argument("--more", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.k:
-        student_rates(False, [(k, k + options.more, options.starts) for k in options.k])
+        student_rates(False, [(k, k + options.more, options.starts) for k in options.k], options.seed)
         return
     parts = {"linear": linear, "index": index, "students": student_rates, "saddles": saddles, "search": search}
     for name in options.only:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from whydeep.core.problem import Problem
 
 from .dense_hessian import dense_hessian
+from .linear_model import bent, second_derivative
 
 
 def saddle_free_step(values: Tensor, directions: Tensor, gradient: Tensor, *, damping: float, index: int = 0) -> Tensor:
@@ -35,9 +38,10 @@ def climb(problem: Problem, index: int, *, tolerance: float, most: int) -> tuple
     """Walk by `saddle_free_step` of this index from `problem.model`; return the best place, and the steps taken.
 
     Best: the shortest gradient among the points whose Hessian has exactly `index` negative eigenvalues; where there was
-    none, the last point. A step is at most a tenth as long as the parameters at the start, and the damping rises where
-    the gradient comes out other than g + H p. Stops at |g| <= tolerance or after `most` steps.
-    Cost of a step: a dense Hessian, its eigenvalues and a gradient.
+    none, the last point. A step is at most a tenth as long as the parameters at the start, and bent along valleys as
+    `LinearModel.corrected` says; the damping rises where the gradient comes out other than g + H p. Stops at
+    |g| <= tolerance or after `most` steps.
+    Cost of a step: a dense Hessian, its eigenvalues and two gradients.
     Source: index-k saddle dynamics, Yin, Zhang and Zhang (2019), with steps scaled as by Dauphin et al. (2014);
     recalled, not checked against the papers.
     """
@@ -56,11 +60,14 @@ def climb(problem: Problem, index: int, *, tolerance: float, most: int) -> tuple
         while length > tolerance and steps < most:
             step = saddle_free_step(values, vectors.T, gradient, damping=damping, index=index)
             step = step * min(1.0, reach / float(step.norm()))
+            image = hessian @ step
+            second = second_derivative(step, gradient, image, partial(gradient_at, problem, vector))
+            step = bent(step, saddle_free_step(values, vectors.T, second, damping=damping, index=index))
             ahead = problem.at(vector + step)
             reached = ahead.gradient()
             steps += 1
             # How far the gradient is from the one foretold, as a part of its length; NaN is as bad as can be.
-            off = float((reached - gradient - hessian @ step).norm()) / length
+            off = float((reached - gradient - image).norm()) / length
             if off <= 1 or (damping >= 1 and bool(torch.isfinite(reached).all())):
                 ended = False
                 break
@@ -71,3 +78,8 @@ def climb(problem: Problem, index: int, *, tolerance: float, most: int) -> tuple
             return (problem if best is None else best[1]), steps
         damping = max(damping / 3, 1e-10) if off < 0.3 else min(2 * damping, 1.0) if off > 0.6 else damping
         problem, vector, gradient = ahead, vector + step, reached
+
+
+def gradient_at(problem: Problem, vector: Tensor, step: Tensor) -> Tensor:
+    """Return the gradient (p,) of the risk at the parameters `vector` + `step`."""
+    return problem.at(vector + step).gradient()

@@ -21,7 +21,7 @@ from whydeep.core.errors import InputError
 from whydeep.core.parameters import named, unflatten
 from whydeep.core.problem import Problem
 
-from .climbing import climb
+from .climbing import climb, gradient_at
 from .dense_hessian import dense_hessian
 from .linear_model import LinearModel
 from .spectra.hessian import Hessian
@@ -152,7 +152,7 @@ def find_critical_point(
             products += hessian.products
         while damping < 1e8:
             step, left = model.least(damping)
-            step = model.corrected(step, partial(_gradient_at, problem, vector), damping)
+            step = model.corrected(step, partial(gradient_at, problem, vector), damping)
             moved = problem.at(vector + step)
             ahead = moved.gradient()
             reached = float(ahead.norm())
@@ -175,10 +175,6 @@ def find_critical_point(
         products += bent.products
     kind: Kind = "critical" if length <= tolerance else "gradient-flat" if flatness <= FLAT else "unfinished"
     return SearchEnd(kind, vector, problem.risk(), length, flatness, curvatures, steps, products)
-
-
-def _gradient_at(problem: Problem, vector: Tensor, step: Tensor) -> Tensor:
-    return problem.at(vector + step).gradient()
 
 
 def in_double(problem: Problem, *, data: Data | None = None) -> Problem:

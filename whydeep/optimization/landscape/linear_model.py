@@ -97,13 +97,24 @@ class LinearModel:
     def corrected(self, step: Tensor, gradient_at: Callable[[Tensor], Tensor], damping: float) -> Tensor:
         """Return p + a/2, bent as the valley is, where that is a correction: 2 |a| <= 3/4 |p|; else p.
 
-        a minimises |H a + g''|^2 + damping |H|^2 |a|^2, g'' the second derivative of the gradient along p, from one
-        more gradient: g'' = 2/h [(g(p h) - g)/h - H p] at h = 1/10.
+        a minimises |H a + g''|^2 + damping |H|^2 |a|^2, g'' the second derivative of the gradient along p.
         gradient_at: step (p,) -> gradient there. Source: Transtrum, Machta and Sethna (2011), geodesic acceleration;
-        recalled, not checked against the paper, their bound 3/4 and h = 1/10 included.
+        recalled, not checked against the paper, the bound 3/4 and h = 1/10 of the difference included.
         """
-        part = 0.1
-        ahead = gradient_at(part * step)
-        second = 2 / part * ((ahead - self.gradient) / part - self.along(step))
-        bend = self.answer(second, damping)
-        return step + bend / 2 if 2 * float(bend.norm()) <= 0.75 * float(step.norm()) else step
+        second = second_derivative(step, self.gradient, self.along(step), gradient_at)
+        return bent(step, self.answer(second, damping))
+
+
+def second_derivative(step: Tensor, gradient: Tensor, image: Tensor, gradient_at: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return g'' (p,), the second derivative of the gradient along a step p, image = H p, from one more gradient.
+
+    2/h [(g(h p) - g)/h - H p] at h = 1/10, exact for gradients that are quadratic in the step.
+    """
+    part = 0.1
+    result: Tensor = 2 / part * ((gradient_at(part * step) - gradient) / part - image)
+    return result
+
+
+def bent(step: Tensor, bend: Tensor) -> Tensor:
+    """Return p + a/2 where the bend a is a correction, 2 |a| <= 3/4 |p|, else p."""
+    return step + bend / 2 if 2 * float(bend.norm()) <= 0.75 * float(step.norm()) else step
