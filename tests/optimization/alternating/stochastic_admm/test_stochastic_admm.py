@@ -53,7 +53,7 @@ def naive(problem: Problem, solver: StochasticADMM) -> nn.Sequential:
         largest = max(largest, float(gradients[-1].square().mean().sqrt()))
         seeds = gradients[-1] + ridge * largest * value.detach()
         gradients = torch.autograd.grad(value, signals, seeds, retain_graph=True)
-        if solver.state_damping is not None:
+        if math.isfinite(solver.state_damping):
             gradients = by_state_steps(linears, inputs, signals, gradients[-1], solver.state_damping)
         rate = (1 + math.cos(math.pi * epoch / solver.epochs)) / 2 if solver.schedule == "cosine" else 1.0
         for index, (linear, below, gradient) in enumerate(zip(linears, inputs, gradients, strict=True)):
@@ -140,7 +140,17 @@ def test_one_plain_step_is_the_preconditioned_gradient(module: type[nn.Module], 
     problem = Problem(chain(module), blobs(dtype=torch.float64), loss=loss)
     agree(
         problem,
-        StochasticADMM(epochs=1, tau=1.0, normed=False, damping=1.0, momentum=0.0, forgetting=0.0, gram_every=1),
+        StochasticADMM(
+            epochs=1,
+            tau=1.0,
+            normed=False,
+            damping=1.0,
+            momentum=0.0,
+            forgetting=0.0,
+            state_damping=math.inf,
+            output_ridge=0.0,
+            gram_every=1,
+        ),
     )
 
 
@@ -190,7 +200,7 @@ def test_the_reference_sees_every_constant() -> None:
     expected = StochasticADMM(**base).train(problem).model[2].weight  # type: ignore[arg-type, index]
     for key, value in {
         "tau": 0.31, "damping": 1.1, "data_damping": 11.0, "floor": 0.2, "momentum": 0.61, "forgetting": 0.11,
-        "gram_decay": 0.81, "schedule": "constant", "normed": False, "state_damping": 10.0,
+        "gram_decay": 0.81, "schedule": "constant", "normed": False, "state_damping": 11.0,
         "output_ridge": 1e-2,
     }.items():  # fmt: skip
         other = StochasticADMM(**base | {key: value}).train(problem).model[2].weight  # type: ignore[arg-type, index]
@@ -255,14 +265,12 @@ def test_the_start_decides_on_damping_and_forgetting() -> None:
         1.0,
         0.003,
     )
-    assert solver.decided(seen, x, classes=True).state_damping == math.inf
     with torch.no_grad():
         model[3].weight.fill_(0.005)
     decided = solver.decided(Chain.of(model), x, classes=True)
     assert (decided.damping, decided.forgetting) == (0.3, 0.03)
-    assert decided.state_damping == 10.0
-    given = StochasticADMM(damping=0.0, forgetting=0.2, state_damping=3.0).decided(Chain.of(model), x, classes=True)
-    assert (given.damping, given.forgetting, given.state_damping) == (0.0, 0.2, 3.0)
+    given = StochasticADMM(damping=0.0, forgetting=0.2).decided(Chain.of(model), x, classes=True)
+    assert (given.damping, given.forgetting) == (0.0, 0.2)
     assert decided.output_ridge == 1e-5
     assert solver.decided(seen, x, classes=False).output_ridge == 0
     # And training uses what was decided.

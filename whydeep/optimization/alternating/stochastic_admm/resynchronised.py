@@ -102,9 +102,8 @@ class Passes:
         # Changes of the output by different layers add up like independent ones: so does tau over all layers.
         assert solver.damping is not None  # see StochasticADMM.decided
         assert solver.forgetting is not None
-        assert solver.state_damping is not None
         assert solver.output_ridge is not None
-        self.damping, self.forgetting, self.state_damping = solver.damping, solver.forgetting, solver.state_damping
+        self.damping, self.forgetting = solver.damping, solver.forgetting
         self.output_ridge, self.largest = solver.output_ridge, torch.zeros((), dtype=x.dtype, device=x.device)
         self.tau, self.done = solver.tau or 0.35 / math.sqrt(len(chain.layers)), 0
         self.minibatches = math.ceil(len(x) / solver.batch_size)
@@ -193,11 +192,12 @@ class Passes:
                 block.gram.update(states[index])
             block.take_in(gradient, states[index], self.solver, self.tau)
             if index:
-                gradient = block.below(gradient, self.state_damping, follow=follow).mul_(slopes[index - 1])
+                gradient = block.below(gradient, self.solver.state_damping, follow=follow).mul_(slopes[index - 1])
             block.move(rate, self.forgetting)
         return losses.detach().sum()
 
 
 def root_mean_square(values: Tensor) -> Tensor:
     """Return the root of the mean square of all entries, a scalar."""
-    return values.norm() / math.sqrt(values.numel())
+    size: Tensor = torch.linalg.vector_norm(values)
+    return size / math.sqrt(values.numel())

@@ -33,12 +33,15 @@ STARTING = 2048
 class StochasticADMM:
     """Train by the W-steps of ADMM on minibatches, each from a freshly synchronised point.
 
-    At every minibatch the states V_i are set to the forward pass and the multipliers to the back-propagated gradients:
-    the values that the KKT conditions give them, so the point is feasible and the dual fits. Then all W_i take ADMM's
-    linearised W-step at once, with a moving average of the Gram matrix in place of the minibatch's own. With G_i (m, o)
-    the gradient of each sample's loss by the pre-activations of layer i, A (m, d) its inputs, mu their mean and C their
-    covariance (`RunningGram`), delta_i the damping, and gamma_k = (1 + cos(pi k / K))/2 in the k-th of K minibatches:
+    At every minibatch the states V_i are set to the forward pass and the multipliers to what V-steps leave, from the
+    last layer down; with state_damping = inf they are the back-propagated gradients, the values that the KKT conditions
+    give them, so that the point is feasible and the dual fits. Then all W_i take ADMM's linearised W-step at once, with
+    a moving average of the Gram matrix in place of the minibatch's own. With G_i (m, o) the multiplier of each sample
+    at the pre-activations of layer i (G_N is the loss's gradient), A (m, d) its inputs, mu their mean and C their
+    covariance (`RunningGram`), delta_i the damping, P_i the V-step's map (`state_map`), and gamma_k = (1 + cos(pi k /
+    K))/2 in the k-th of K minibatches:
 
+        G_{i-1} = (G_i P_i) s'(U_{i-1}),
         D_i = (G_i'(A - mu)/m) (C + delta_i I)^-1,     d_i = mean(G_i)          in U = (A - mu) W' + b',
         M_i <- momentum M_i + (1 - momentum) c_i D_i,  the same for d_i,
         W_i <- (1 - gamma_k^2 forgetting) W_i - gamma_k (momentum M_i + (1 - momentum) c_i D_i),
@@ -49,17 +52,14 @@ class StochasticADMM:
     normed: each G_i is divided by its root mean square, and c_i = tau sqrt(o / <D_i, G_i'(A - mu)/m>), so that the
     pre-activations of every layer change by at most tau (root mean square) a step, however small the gradient that
     arrives there: a vanishing gradient does not stop a layer. The step of the bias is tau d_i. Without `normed` the
-    gradients are taken as they are and c_i = tau, d_i times tau: with tau 1, momentum and forgetting 0, a plain step.
+    gradients are taken as they are and c_i = tau, d_i times tau: with tau 1, momentum, forgetting and output_ridge 0
+    and state_damping inf, a plain step.
 
-    state_damping: with a finite one the multipliers come from V-steps instead of the chain rule, G_{i-1} =
-    (G_i P_i) s'(U_{i-1}) with the map P_i of `state_map` in place of W_i, renewed every gram_every minibatches: of what
-    a layer damps on the way up not as much is lost on the way down. math.inf is the chain rule.
-
-    It is not the lecture's algorithm (`ADMM` is), and its gradient does cross layers. It is a one-sided preconditioned
-    gradient: FOOF (Benzing 2022), a relative of LocoProp (Amid, Anil and Warmuth 2022) and of the input factor of K-FAC
-    (Martens and Grosse 2015) [all recalled, not checked against the papers]; the centring, the norm and the separate
-    treatment of the bias are ours. `theorems/a_resynchronised_admm_sweep_is_a_preconditioned_gradient_step.py` checks
-    the identity with ADMM's step.
+    It is not the lecture's algorithm (`ADMM` is), and its multipliers do cross layers. With state_damping = inf it is a
+    one-sided preconditioned gradient: FOOF (Benzing 2022), a relative of LocoProp (Amid, Anil and Warmuth 2022) and of
+    the input factor of K-FAC (Martens and Grosse 2015) [all recalled, not checked against the papers]; the V-steps
+    between, the centring, the norm and the separate treatment of the bias are ours.
+    `theorems/a_resynchronised_admm_sweep_is_a_preconditioned_gradient_step.py` checks the identity with ADMM's step.
 
     epochs, batch_size: passes, and samples a minibatch; the minibatches of a pass differ by one sample at most.
     tau: None takes 0.35 / sqrt(number of layers), as the changes of the output that layers cause add up like
@@ -67,16 +67,16 @@ class StochasticADMM:
     damping, floor: delta_i = damping mean(diag C) + floor mean(A^2). data_damping: that of the first layer, whose C
     is that of all data, without floor; data need more, as their directions of little variance are mostly noise.
     forgetting: decay of all weights but the first layer's, early in the run.
-    Where damping, forgetting or state_damping is None the start decides: 0.3, 0.03 and 10 where the signal fades on its
-    way up, that is where some hidden layer's pre-activations have a standard deviation below 0.01 over the first 2,048
-    samples, else 1, 0.003 and infinity. Sigmoid layers at PyTorch's default start are of the first kind: they follow
-    noise at first, which is to be forgotten, and the chain rule brings little down that differs between samples.
-    output_ridge: the loss of a sample gets the term output_ridge g |f(x)|^2 / 2, g the largest root mean square that the
-    loss's gradient by the outputs f(x) has had in a minibatch; None takes 1e-5 for classes, the weight of the ridge of
+    Where damping or forgetting is None the start decides: 0.3 and 0.03 where the signal fades on its way up, that is
+    where some hidden layer's pre-activations have a standard deviation below 0.01 over the first 2,048 samples, else 1
+    and 0.003. Sigmoid layers at PyTorch's default start are of the first kind: they follow noise at first, which is
+    to be forgotten.
+    state_damping: the proximal weight of the V-steps, relative to the mean squared singular value of W_i; their maps
+    are renewed with the Gram matrices. 1 and less hinder: targets are then far away.
+    output_ridge: the loss of a sample gets the term output_ridge g |f(x)|^2 / 2, g the largest root mean square that
+    the gradient by the outputs f(x) has had in a minibatch; None takes 1e-5 for classes, the weight of the ridge of
     `ADMM`, else 0. Without it the minimum lies at infinity where classes can be separated: steps whose size does not
-    depend on the gradient's drive the outputs there, and late in the run single minibatches undo what was learnt
-    (digits, 3 sigmoid layers of 100, 60 passes of minibatches of 20, two seeds: at the end risk .02
-    and accuracy .967 .942; with it 3e-5 and .978 .981).
+    depend on the gradient's drive the outputs there, and late in the run single minibatches undo what was learnt.
     gram_decay, gram_every: the moving average takes in every gram_every-th minibatch of a pass, the first included.
     validation: the fraction of the training data held back; the iterate with the least risk on it is returned.
     dtype: in which it computes; None takes the type of the model. Inverses are float64.
@@ -110,7 +110,7 @@ class StochasticADMM:
     floor: float = 0.1
     momentum: float = 0.9
     forgetting: float | None = None
-    state_damping: float | None = None
+    state_damping: float = 10.0
     output_ridge: float | None = None
     gram_decay: float = 0.8
     gram_every: int = 10
@@ -122,7 +122,7 @@ class StochasticADMM:
         for name in ("epochs", "batch_size", "gram_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; give at least 1")
-        if self.state_damping is not None and not self.state_damping > 0:
+        if not self.state_damping > 0:
             raise ValueError(f"state_damping={self.state_damping}; give a positive number, math.inf for the gradient")
         for name in ("tau", "data_damping"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
@@ -150,12 +150,11 @@ class StochasticADMM:
     def decided(self, chain: Chain, x: Tensor, *, classes: bool) -> StochasticADMM:
         """Return the solver with what is None decided by the start of `chain` on the samples x (n, d), and the task."""
         fades = min(spreads(chain, x[:STARTING].double()), default=math.inf) < FADING
-        damping, forgetting, state_damping = (0.3, 0.03, 10.0) if fades else (1.0, 0.003, math.inf)
+        damping, forgetting = (0.3, 0.03) if fades else (1.0, 0.003)
         return replace(
             self,
             damping=damping if self.damping is None else self.damping,
             forgetting=forgetting if self.forgetting is None else self.forgetting,
-            state_damping=state_damping if self.state_damping is None else self.state_damping,
             output_ridge=(1e-5 if classes else 0.0) if self.output_ridge is None else self.output_ridge,
         )
 
