@@ -107,6 +107,17 @@ class Twice(nn.Module):
         return self.last(self.rows(x.reshape(-1, 2)).reshape(-1, 4))
 
 
+class Keyword(nn.Module):
+    """Calls a layer by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(input=x))
+
+
 class Reads(nn.Module):
     """Reads the weights of a layer that it calls, too."""
 
@@ -156,6 +167,7 @@ OTHERWISE = {
     "attention": (attention, ("1.linear1", "1.linear2", "3")),
     "frozen": (frozen, ("1",)),
     "hooked": (hooked, ("1",)),
+    "keyword": (Keyword, ("last",)),
     "normalised": (normalised, ("2",)),
     "reads": (Reads, ()),
     "tied": (Tied, ("last",)),

@@ -171,7 +171,7 @@ def _eligible(model: nn.Module, x: Tensor) -> tuple[tuple[str, ...], str | None]
         rows[name] = []
 
         def look(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-            rows[name].append(len(given[0]))
+            rows[name].append(len(given[0]) if given else -1)  # called by keyword: left alone
             sent[name] = output
 
         return look
@@ -185,7 +185,7 @@ def _eligible(model: nn.Module, x: Tensor) -> tuple[tuple[str, ...], str | None]
     with torch.no_grad():
         output = own(x)
     local = tuple(name for name, seen in rows.items() if seen == [len(x)])
-    linear = [name for name in local if type(own.get_submodule(name)) is nn.Linear and output.dim() == 2]
+    linear = [name for name in local if type(own.get_submodule(name)) is nn.Linear and sent[name].dim() == 2]
     return local, next((name for name in linear if sent[name] is output), None)
 
 
