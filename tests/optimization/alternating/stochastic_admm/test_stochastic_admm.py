@@ -53,8 +53,10 @@ def naive(problem: Problem, solver: StochasticADMM) -> nn.Sequential:
         largest = max(largest, float(gradients[-1].square().mean().sqrt()))
         seeds = gradients[-1] + ridge * largest * value.detach()
         gradients = torch.autograd.grad(value, signals, seeds, retain_graph=True)
-        if math.isfinite(solver.state_damping):
-            gradients = by_state_steps(linears, inputs, signals, gradients[-1], solver.state_damping)
+        saturating = any(isinstance(module, nn.Sigmoid | nn.Tanh) for module in model)
+        damping = solver.state_damping or (10.0 if saturating else math.inf)
+        if math.isfinite(damping):
+            gradients = by_state_steps(linears, inputs, signals, gradients[-1], damping)
         rate = (1 + math.cos(math.pi * epoch / solver.epochs)) / 2 if solver.schedule == "cosine" else 1.0
         for index, (linear, below, gradient) in enumerate(zip(linears, inputs, gradients, strict=True)):
             mean = below.mean(0) if linear.bias is not None else torch.zeros_like(below[0])
@@ -269,6 +271,11 @@ def test_the_start_decides_on_damping_and_forgetting() -> None:
         model[3].weight.fill_(0.005)
     decided = solver.decided(Chain.of(model), x, classes=True)
     assert (decided.damping, decided.forgetting) == (0.3, 0.03)
+    assert decided.state_damping == math.inf
+    for names, damping in {("sigmoid", "tanh"): 10.0, ("sigmoid", "relu"): math.inf}.items():
+        one, other = (mlp([1, 2, 2], activation=name)[2] for name in names)
+        mixed = Chain.of(nn.Sequential(nn.Linear(1, 2), one, nn.Linear(2, 2), other, nn.Linear(2, 2)))
+        assert solver.decided(mixed, x, classes=True).state_damping == damping
     given = StochasticADMM(damping=0.0, forgetting=0.2).decided(Chain.of(model), x, classes=True)
     assert (given.damping, given.forgetting) == (0.0, 0.2)
     assert decided.output_ridge == 1e-5

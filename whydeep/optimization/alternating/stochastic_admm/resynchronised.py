@@ -103,6 +103,8 @@ class Passes:
         assert solver.damping is not None  # see StochasticADMM.decided
         assert solver.forgetting is not None
         assert solver.output_ridge is not None
+        assert solver.state_damping is not None
+        self.state_damping = solver.state_damping
         self.damping, self.forgetting = solver.damping, solver.forgetting
         self.output_ridge, self.largest = solver.output_ridge, torch.zeros((), dtype=x.dtype, device=x.device)
         self.tau, self.done = solver.tau or 0.35 / math.sqrt(len(chain.layers)), 0
@@ -192,7 +194,7 @@ class Passes:
                 block.gram.update(states[index])
             block.take_in(gradient, states[index], self.solver, self.tau)
             if index:
-                gradient = block.below(gradient, self.solver.state_damping, follow=follow).mul_(slopes[index - 1])
+                gradient = block.below(gradient, self.state_damping, follow=follow).mul_(slopes[index - 1])
             block.move(rate, self.forgetting)
         return losses.detach().sum()
 

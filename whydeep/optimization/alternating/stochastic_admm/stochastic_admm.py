@@ -27,6 +27,14 @@ and six of gain 1 were 0.9 to 2 points better (10,000 images, 4 passes, accuracy
 """
 STARTING = 2048
 """Samples that decide it."""
+SATURATING = ("sigmoid", "tanh")
+"""Activations through which V-steps carry more than the chain rule does.
+
+Accuracy on 10,000 held-back images of MNIST by V-steps and by the chain rule, two seeds, 5 passes: 3 sigmoid layers of
+300 .952 .950 and .950 .948 (10,000 images), 3 of tanh .940 .937 and .936 .935 (8,000), 8 of tanh of 200 .908 .908 and
+.897 .912 (6,000). Others they hinder: 3 of ReLU .945 .948 and .952 .951, 8 of ReLU .905 .921 and .933 .931, 4 of SiLU
+.920 .915 and .937 .930.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,8 @@ class StochasticADMM:
     and 0.003. Sigmoid layers at PyTorch's default start are of the first kind: they follow noise at first, which is
     to be forgotten.
     state_damping: the proximal weight of the V-steps, relative to the mean squared singular value of W_i; their maps
-    are renewed with the Gram matrices. 1 and less hinder: targets are then far away.
+    are renewed with the Gram matrices. 1 and less hinder: targets are then far away. None takes 10 where all
+    activations saturate (sigmoid and tanh), else infinity.
     output_ridge: the loss of a sample gets the term output_ridge g |f(x)|^2 / 2, g the largest root mean square that
     the gradient by the outputs f(x) has had in a minibatch; None takes 1e-5 for classes, the weight of the ridge of
     `ADMM`, else 0. Without it the minimum lies at infinity where classes can be separated: steps whose size does not
@@ -110,7 +119,7 @@ class StochasticADMM:
     floor: float = 0.1
     momentum: float = 0.9
     forgetting: float | None = None
-    state_damping: float = 10.0
+    state_damping: float | None = None
     output_ridge: float | None = None
     gram_decay: float = 0.8
     gram_every: int = 10
@@ -122,7 +131,7 @@ class StochasticADMM:
         for name in ("epochs", "batch_size", "gram_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; give at least 1")
-        if not self.state_damping > 0:
+        if self.state_damping is not None and not self.state_damping > 0:
             raise ValueError(f"state_damping={self.state_damping}; give a positive number, math.inf for the gradient")
         for name in ("tau", "data_damping"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
@@ -148,11 +157,14 @@ class StochasticADMM:
         return 0.0
 
     def decided(self, chain: Chain, x: Tensor, *, classes: bool) -> StochasticADMM:
-        """Return the solver with what is None decided by the start of `chain` on the samples x (n, d), and the task."""
+        """Return the solver with what is None decided: by `chain`, its start on the samples x (n, d), and the task."""
         fades = min(spreads(chain, x[:STARTING].double()), default=math.inf) < FADING
         damping, forgetting = (0.3, 0.03) if fades else (1.0, 0.003)
+        saturating = all(layer.activation.name in SATURATING for layer in chain.layers[:-1])
+        state_damping = 10.0 if saturating else math.inf
         return replace(
             self,
+            state_damping=state_damping if self.state_damping is None else self.state_damping,
             damping=damping if self.damping is None else self.damping,
             forgetting=forgetting if self.forgetting is None else self.forgetting,
             output_ridge=(1e-5 if classes else 0.0) if self.output_ridge is None else self.output_ridge,
