@@ -72,8 +72,9 @@ def forward_pass(chain: Chain, weights: Sequence[Tensor], x: Tensor) -> tuple[li
     states = [x]
     for layer, weight in zip(chain.layers, weights, strict=True):
         preactivations.append(layer.preactivation(weight, states[-1]))
+        value = layer.activation.value(preactivations[-1])
         # A linear layer gives its argument back, and two blocks must not share their memory.
-        states.append(layer.activation.value(preactivations[-1].clone()))
+        states.append(value.clone() if value is preactivations[-1] else value)
     return preactivations, states[1:]
 
 

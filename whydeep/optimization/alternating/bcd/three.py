@@ -76,6 +76,8 @@ class ThreeSplitting:
     def start(self, weights: tuple[Tensor, ...]) -> None:
         """Begin at the forward pass of `weights`."""
         self._weights = list(weights)
+        # Let go first: old and new states together may not fit into memory.
+        self.preactivations, self.states, self.residuals = list[Tensor](), list[Tensor](), list[Tensor]()
         # The list of states ends with V_N; below the first hidden state are the samples themselves.
         self.preactivations, self.states = forward_pass(self.chain, weights, self.x)
         self.residuals = [torch.zeros_like(u) for u in self.preactivations]
