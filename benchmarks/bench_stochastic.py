@@ -19,20 +19,20 @@ being the step size that an earlier piece has chosen.
 "cpu s" is processor time, summed over threads: a run's seconds times the share of the processor that it had.
 
 Tried and not kept, accuracy on 10,000 held-back images. By the chain rule with plain momentum, 784-3x300-10, 50,000
-images, 5 passes, .981 (one or two seeds, apart by .001): tau 0.3 .980, 0.1 .979; minibatches of 1,000 .978, of 250 .981 and a fifth slower; a
-Gram matrix every 20 minibatches .9805 and no faster. 20,000 images, 3 passes: a Gram matrix with its mean .943, centred
-.952. 784-10x300-10 from PyTorch's start, 20,000 images: one norm for weights and bias together .55 (6 passes), apart
-.90 (5 passes). A second sweep against the same local targets before re-synchronising, 20,000 images, 3 passes: .942
-against .957 at 3 layers, chance at 10, at nearly twice the time.
+images, 5 passes, .981 (one or two seeds, apart by .001): tau 0.3 .980, 0.1 .979; minibatches of 1,000 .978, of 250 .981
+and a fifth slower; a Gram matrix every 20 minibatches .9805 and no faster. 20,000 images, 3 passes: a Gram matrix with
+its mean .943, centred .952. 784-10x300-10 from PyTorch's start, 20,000 images: one norm for weights and bias together
+.55 (6 passes), apart .90 (5 passes). A second sweep against the same local targets before re-synchronising, 20,000
+images, 3 passes: .942 against .957 at 3 layers, chance at 10, at nearly twice the time.
 
 What V-steps and Nesterov's form of momentum bring, 20,000 images, 5 passes, seed 0, from gain 4 / from PyTorch's start,
 ten layers of 300, the same time within a tenth: chain rule and plain momentum .954 / .921; Nesterov .957 / .931;
-V-steps (state_damping 3) .953 / .948; both .957 / .956; both with state_damping 10, which is kept, .961 / .956. Three layers,
-10,000 images, two seeds: plain .948 .946, Nesterov .950 .948, both .952 .950. Fifty layers, 6,000 images, 8 passes:
-.901, .891, .913. Not kept: V-steps without Nesterov at state_damping 1 .940 / .942, 0.1 .900 / .883, 0.01 .873 / .841;
-0.1 with s'/(s'^2 + 0.01) in place of s' .906 / .863. The outputs' multipliers of each sample kept from pass to pass and
-the new ones added, with momentum 0.5 .945 / .871, 0.9 .947 / .827. Looking further ahead than the momentum leads, three
-times, .958 / .914.
+V-steps (state_damping 3) .953 / .948; both .957 / .956; both with state_damping 10, which is kept, .961 / .956. Three
+layers, 10,000 images, two seeds: plain .948 .946, Nesterov .950 .948, both .952 .950. Fifty layers, 6,000 images, 8
+passes: .901, .891, .913. Not kept: V-steps without Nesterov at state_damping 1 .940 / .942, 0.1 .900 / .883, 0.01 .873
+/ .841; 0.1 with s'/(s'^2 + 0.01) in place of s' .906 / .863. The outputs' multipliers of each sample kept from pass to
+pass and the new ones added, with momentum 0.5 .945 / .871, 0.9 .947 / .827. Looking further ahead than the momentum
+leads, three times, .958 / .914.
 """
 
 from __future__ import annotations
