@@ -20,7 +20,7 @@ ADMM, the accuracy on the last fifth, means over three folds; test digits were n
   with gain 4 has spreads .97 .65 .41 and means of size 1 and more of its own: .973, refitted .977, as it is.
 - Ridge, there: 0.1, 0.01, 0.001: .964 .973 .975, refitted .965 .977 .969; at 6 layers .959 .965 .962.
 - A spread that falls by .65 a layer: no better than one for all. The same means in the first layer only: worse.
-- The best iterate by held-back error instead of risk: worse, Xavier with gain 4, 3 and 6 layers .969 .961 for .973 .965.
+- The best iterate by held-back error instead of risk: worse, Xavier of gain 4, 3 and 6 layers .969 .961 for .973 .965.
 - Over-relaxation 1.5: level (refitted .974 against .972). An average of the iterates (0.8 of it kept a sweep): as good
   as the refit at 3 to 6 layers, .965 against .960 at ten from spread 0.5 without means; both together up to .984. Not
   kept: one of the two does. Narrow layers: see `start.WIDE`.
