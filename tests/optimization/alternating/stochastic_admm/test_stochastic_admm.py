@@ -382,6 +382,25 @@ def test_a_broken_pass_is_repeated_with_half_the_step_and_then_given_up() -> Non
         assert torch.isfinite(values).all()
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_one_bad_minibatch_leaves_no_trace_after_the_pass_is_repeated(bad: float) -> None:
+    clean = small_problem("sigmoid", dtype=torch.float64)
+    left = [0]
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        values = clean.per_sample(output, target)
+        if output.requires_grad and left[0]:
+            left[0] -= 1
+            return bad * values
+        return values
+
+    problem = Problem(clean.model, clean.train, loss=loss)
+    left[0] = 1
+    training = StochasticADMM(epochs=8, batch_size=10, gram_every=1).train(problem)
+    assert not training.outcome.diverged
+    assert training.history["loss"][-1] < training.history["loss"][0] / 2
+
+
 def test_a_split_returns_the_best_iterate() -> None:
     problem = small_problem("sigmoid", dtype=torch.float64)
     training = StochasticADMM(epochs=6, batch_size=10, validation=0.3).train(problem)

@@ -51,7 +51,11 @@ class Block:
         return gradient @ self.backward
 
     def take_in(self, gradient: Tensor, below: Tensor, solver: StochasticADMM, tau: float) -> None:
-        """Average the step at these gradients (m, o) and inputs (m, d) into the momentum; set what `move` adds."""
+        """Average the step at these gradients (m, o) and inputs (m, d) into the momentum, and set `ahead`.
+
+        ahead is what `move` adds: the next averaged step as far as it is known, so that the next gradients are taken
+        where it leads.
+        """
         mean = gradient.mean(0)
         slope = (gradient.T @ below).div_(len(below))
         direction = slope
@@ -68,7 +72,6 @@ class Block:
         new, share = (direction.mul_(factor), mean * tau), 1 - solver.momentum
         self.weight_step.lerp_(new[0], share)
         self.bias_step.lerp_(new[1], share)
-        # The averaged step of the next minibatch, as far as it is known: so its gradients are taken where it leads.
         self.ahead = self.weight_step.lerp(new[0], share), self.bias_step.lerp(new[1], share)
 
     def move(self, rate: float, forgetting: float) -> None:
@@ -134,6 +137,7 @@ class Passes:
         """Begin the pass again at these weights, without momentum and with half of tau."""
         self.tau /= 2
         self.start, self.blocks = weights, []
+        self.largest = torch.zeros_like(self.largest)  # the pass that broke down may have left any size
         return True
 
     def _begin(self) -> list[Block]:

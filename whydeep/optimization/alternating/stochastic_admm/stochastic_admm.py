@@ -98,7 +98,7 @@ class StochasticADMM:
 
     Fifty sigmoid layers train from orthogonal weights after `rescaled(problem, spread=0.5)`.
     Cost of a minibatch: the products of a backprop step, and 2 o d^2 operations a hidden layer; every gram_every-th
-    2 m d^2 more and an inverse. Memory: a second copy of the samples.
+    2 m d^2 more, an inverse, and with V-steps 2 o d min(o, d). Memory: a second copy of the samples.
 
     >>> from whydeep.networks import mlp
     >>> generator = torch.Generator().manual_seed(0)
