@@ -141,8 +141,8 @@ def dziugaite_roy(options: argparse.Namespace) -> None:
     those of the two layers. The four were chosen among PRIORS settings by short runs on the very samples counted, for
     which ln(PRIORS) nats are paid; for the settings of the posterior's training nothing need be paid.
 
-    What made the difference (bounds after 2,000 steps in 30 CPU seconds, by the error on minibatches; certificates are
-    a thousandth or two above): outputs drawn for each sample .242 (weights drawn once a batch had .202 after 35,000
+    What made the difference (bounds after 2,000 steps in 30 CPU seconds, by the error on minibatches):
+    outputs drawn for each sample .242 (weights drawn once a batch had .202 after 35,000
     steps); a second layer of scale .12 instead of .04 .213; a start of .06 .195, of .12 with scale .06 .193; after half
     the steps the chance of an error instead of cross-entropy .174; start .2, scales .06 .06 .1725. Certified with these
     by 6,000 steps in 69 s: .1673 for the posterior, KL 3,259, error 5.3 % (theirs: 5,144, 2.8 %, .161, recalled),
