@@ -156,6 +156,9 @@ def test_entries_have_the_settings_that_the_specification_leaves_open():
     (only,) = entry("adam?lr=0.02", samples=1000, passes=7).candidates
     assert (only.solver.lr, only.solver.validation) == (0.02, 0.1)
     assert {c.solver.sweeps for c in entry("admm", samples=1000, passes=7).candidates} == {7}
+    # All start from the same weights, unless a rescaled start is asked for.
+    assert {c.solver.spread for c in entry("admm", samples=1000, passes=7).candidates} == {None}
+    assert {c.solver.spread for c in entry("admm?spread=0.5", samples=1000, passes=7).candidates} == {0.5}
     with pytest.raises(InputError, match="sets sweeps itself; give one number of passes for all"):
         entry("admm?sweeps=9", samples=1000, passes=7)
     with pytest.raises(InputError, match="unknown solver 'newton'; give one of"):

@@ -129,6 +129,7 @@ class Comparison:
 def entry(spec: str, *, samples: int, passes: int) -> Entry:
     """Return the solver of "NAME?key=value&..." with the settings of `GRIDS` that the specification leaves open.
 
+    It trains from the very weights that the others get: ADMM rescales a faint start only where `spread` asks for that.
     Raises `InputError` on an unknown solver or key, and when the specification sets the number of passes itself.
     """
     name, _, options = spec.partition("?")
@@ -138,6 +139,8 @@ def entry(spec: str, *, samples: int, passes: int) -> Entry:
         raise InputError(f"solver {spec!r} sets {own[0]} itself", "give one number of passes for all solvers")
     solver: Any = by_name(spec, samples=samples)
     fields = {field.name for field in dataclasses.fields(solver)}
+    if "spread" in fields - given:
+        solver = replace(solver, spread=None)
     grid = {key: values for key, values in GRIDS.get(name, {}).items() if key in fields - given}
     candidates = []
     for values in itertools.product(*grid.values()):

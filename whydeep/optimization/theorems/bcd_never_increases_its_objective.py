@@ -1,6 +1,6 @@
 """Block coordinate descent never increases its objective: every sweep lowers it by what its blocks have moved.
 
-Statement: for the three-splitting objective F of `bcd_three`, any penalties gamma, rho > 0, proximal weight alpha > 0
+Statement: for the three-splitting objective F of `bcd.three`, any penalties gamma, rho > 0, proximal weight alpha > 0
 and any start, a sweep from F_k to F_{k+1} in which V_N, the hidden U_i and the W_i move by D obeys
 
     F_k - F_{k+1} >= alpha/2 sum ||D||_F^2.
