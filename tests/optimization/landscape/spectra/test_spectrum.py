@@ -9,6 +9,7 @@ from problems import blobs, digits, small_problem
 from torch import Tensor, nn
 
 from whydeep.core import Data, InputError, Problem
+from whydeep.core.training import Progress
 from whydeep.networks import linear, mlp
 from whydeep.optimization.landscape.spectra.hessian import Hessian
 from whydeep.optimization.landscape.spectra.matrix_spectrum import matrix_spectrum
@@ -294,18 +295,56 @@ def test_too_little_memory_is_said_with_what_would_fit() -> None:
     assert spectrum(problem, memory=25_000).products
 
 
-def test_the_callback_hears_of_products_and_may_stop() -> None:
+def test_the_callback_hears_of_every_product_and_may_stop() -> None:
     data, _ = digits(60)
     problem = Problem(mlp((64, 10, 10), init="he", generator=seeded(1)), data)
-    heard: list[int] = []
+    heard: list[tuple[int, int]] = []
 
-    def listen(progress: object) -> bool:
-        heard.append(progress.done)  # type: ignore[attr-defined]
-        return len(heard) == 3
+    def listen(progress: Progress) -> bool:
+        heard.append((progress.done, progress.total))
+        return len(heard) == stop_at
 
+    stop_at = 3
     seen = spectrum(problem, callback=listen, trace_tolerance=1.0)
-    assert heard[:3] == [2, 4, 6]
+    assert [done for done, _ in heard[:3]] == [2, 4, 6]
     assert not seen.converged
+    # What the search had, and the fewest probes that tell an error of the trace; the end is the whole of it.
+    assert seen.products == 6 + 4
+    assert heard[-1] == (seen.products, seen.products)
+
+    stop_at = 0  # never
+    heard.clear()
+    whole = spectrum(problem, callback=listen, trace_tolerance=0.0, probes=12)
+    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
+    assert len({total for _, total in heard[:-1]}) == 1, "a bar that does not move its end"
+    stop_at = len(heard) - 2  # in the middle of the probes
+    heard.clear()
+    ended = spectrum(problem, callback=listen, trace_tolerance=0.0, probes=12)
+    assert ended.converged == whole.converged
+    assert len(ended.traced.probes) == 8
+
+
+def test_one_column_or_more() -> None:
+    # A pair at the top: in few steps one column sees it once, two see it twice.
+    values = torch.cat([torch.linspace(-0.1, 0.1, 398).double(), torch.tensor([6.0, 6.0])])
+    one, two = (
+        matrix_spectrum(rotated(values), values, top=1, tolerance=0.0, steps=4, columns=columns) for columns in (1, 2)
+    )
+    assert [int((seen.quadrature.nodes > 5.9).sum()) for seen in (one, two)] == [1, 2]
+    # The copy that one column missed is in the rest: the trace counts it, with the error that it causes.
+    assert abs(one.trace - 12) <= 4 * one.trace_error
+    # Variance of a probe: 2 tr B^2 = 2 (36 + 1.3) beside a copy, 2 * 1.3 at most beside none.
+    variances = [seen.trace_error**2 * len(seen.traced.probes) for seen in (one, two)]
+    assert variances[0] == pytest.approx(74.6, rel=0.4), "4 standard deviations of the mean of 200 chi^2_1"
+    assert variances[1] < 2.8
+    assert [len(seen.quadrature.weights) for seen in (one, two)] == [1, 2]
+    # By default two where the density of few parameters would be rough, else one.
+    few, many = (torch.linspace(-1, 1, count).double() for count in (9_000, 11_000))
+    for diagonal, expected in ((few, 2), (many, 1)):
+        seen = matrix_spectrum(lambda v, scale=diagonal: scale * v, diagonal, top=1, steps=5, probes=4)
+        assert len(seen.quadrature.weights) == expected
+    with pytest.raises(ValueError, match="0 vectors"):
+        matrix_spectrum(lambda v: v, many, columns=0)
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -18,6 +18,10 @@ Verdict = Callable[["Projection"], bool]
 """Told the state after every step; returns whether to stop."""
 
 
+STRETCH = 2**18
+"""Entries that are summed in one matrix product: few enough for rounding, many enough for speed."""
+
+
 @dataclass(frozen=True)
 class Projection:
     """A symmetric matrix A (p, p) seen from k orthonormal directions.
@@ -138,12 +142,24 @@ def block_lanczos(
 
 
 def _inner(rows: Tensor, others: Tensor) -> Tensor:
-    """Return the inner products (k, b) in float64; summed in the vectors' own type."""
-    return (rows @ others.T).double().cpu()
+    """Return the inner products (k, b) in float64; summed in the vectors' own type over `STRETCH` entries at a time.
+
+    A sum of p single numbers errs by up to sqrt(p) roundings: at ten million more than what asymmetry is told by.
+    """
+    parts = zip(rows.split(STRETCH, 1), others.split(STRETCH, 1), strict=True)
+    total = torch.zeros(len(rows), len(others), dtype=torch.float64)
+    for part, other in parts:
+        total += (part @ other.T).double().cpu()
+    return total
 
 
 def _orthonormal(rows: Tensor, least: float) -> tuple[Tensor, Tensor]:
     """Return orthonormal rows N (r, p) and B (r, b) with rows = B^T N, without directions shorter than `least`."""
+    if len(rows) == 1:  # Householder's reflections would take longer than all else here
+        length = rows.norm()
+        if not float(length) > least:
+            return rows[:0], torch.zeros(0, 1, dtype=torch.float64)
+        return rows / length, length.double().cpu().reshape(1, 1)
     q, r = torch.linalg.qr(rows.T)
     left, strengths, right = torch.linalg.svd(r.double().cpu())
     kept = strengths > least

@@ -8,6 +8,8 @@ import torch
 
 from whydeep.core.errors import InputError
 
+from .trace import AT_ONCE
+
 
 def available(device: torch.device) -> int | None:
     """Return the bytes that are free on `device`; None where the system does not tell."""
@@ -28,14 +30,14 @@ def available(device: torch.device) -> int | None:
 
 
 def spectrum_bytes(size: int, *, block: int, steps: int, kept: int, width: int) -> int:
-    """Return the bytes that block Lanczos holds at most: its basis, the vectors returned, and a few blocks.
+    """Return the bytes that block Lanczos and the trace hold at most: basis, vectors returned, and a few blocks.
 
-    size: parameters p; width: bytes a number; kept: eigenvectors returned. Blocks: the new vectors, their images,
-    the normalised ones, the factors of their decomposition in two copies, and the network with its gradient: 6 b + 3.
+    size: parameters p; width: bytes a number; kept: eigenvectors returned. The basis and the vectors are there to the
+    end; beside them, for each of b vectors of a block or of the `AT_ONCE` probes, what it is multiplied from and to,
+    two copies on the way, and two for orthogonality; and the network with its gradient: 6 b + 3.
     The graph of the products is not in it: it grows with the batch, not with the basis.
     """
-    vectors = min(size, block * steps) + kept + 6 * block + 3
-    return vectors * size * width
+    return (min(size, block * steps) + _beside(block, kept)) * size * width
 
 
 def check(size: int, *, block: int, steps: int, kept: int, width: int, limit: int | None) -> int:
@@ -43,12 +45,18 @@ def check(size: int, *, block: int, steps: int, kept: int, width: int, limit: in
     needed = spectrum_bytes(size, block=block, steps=steps, kept=kept, width=width)
     if limit is None or needed <= limit:
         return needed
-    room = limit // (size * width) - kept - 6 * block - 3
-    fits = room // block
+    beside = _beside(block, kept)
+    fits = (limit // (size * width) - beside) // block
     given = f"a spectrum of {size:,} parameters by {steps} steps of {block} vectors needs {needed / 1e9:.3g} GB"
-    if fits >= 5:
+    least = max(5, -(-kept // block))
+    if fits >= least:
         remedy = f"give steps={fits}, which fits, at the price of larger residuals"
     else:
-        most = limit // (width * (5 * block + kept + 6 * block + 3))
+        most = limit // (width * (least * block + beside))
         remedy = f"give at most {most:,} parameters (freeze layers, or per_layer=True), or a smaller block"
     raise InputError(f"{given}, and {limit / 1e9:.3g} GB are free", remedy)
+
+
+def _beside(block: int, kept: int) -> int:
+    """Return the vectors that are held beside the basis."""
+    return kept + 6 * max(block, AT_ONCE) + 3

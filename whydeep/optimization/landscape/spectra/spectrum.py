@@ -25,6 +25,7 @@ def spectrum(
     operator: Literal["hessian", "ggn"] | Callable[[Tensor], Tensor] | Any = "hessian",
     top: int = 10,
     density: bool = True,
+    columns: int | None = None,
     per_layer: bool = False,
     data: Data | None = None,
     tolerance: float = 1e-4,
@@ -44,11 +45,15 @@ def spectrum(
     function v -> A v or an object with `@` such as curvlinops'. data: the training data by default.
     top: how many of the largest eigenvalues. tolerance: the residuals asked for, as a part of the largest
     |eigenvalue|; 0 takes all steps. trace_tolerance: the standard error asked for, as a part of the |trace|.
-    density: take blocks of 2 vectors, for a narrower band of the density; False takes one by one and some third fewer
-    products. steps: at most so many blocks, 70 (140 without the density). probes: at most so many for the trace.
+    columns: random vectors that the search starts from, which are multiplied together; an eigenvalue of higher
+    multiplicity is seen so many times (and more often once rounding has brought in the others). By default 2 below
+    10,000 parameters, for a narrower band of the density, else 1; density=False takes 1 always.
+    steps: at most so many blocks, 140 / columns. probes: at most so many for the trace.
     per_layer: the same for the diagonal block of every layer, with its 3 largest eigenvalues at most.
     batch_size, engine, batch_norm: see `Hessian`. memory: bytes that may be used, by default what is free.
-    callback: told the products done, of how many at most; returning True ends the search for eigenvalues there.
+    callback: told after every product how many were taken, of how many at most (for every layer anew); returning True
+    ends it there with what there is, after the first probes of the trace. For a bar on a terminal or in a notebook:
+    `with whydeep.terminal.watching() as watch: spectrum(problem, callback=lambda step: watch("spectrum", step))`.
 
     One block Lanczos run gives the ends and the density, and its basis relieves the trace's probes of the largest
     eigenvalues. Rounding in the network's own number type is within the residuals, about 1e-7 of the largest
@@ -67,9 +72,10 @@ def spectrum(
     """
     like = problem.vector()
     settings: dict[str, Any] = {"tolerance": tolerance, "trace_tolerance": trace_tolerance, "probes": probes}
-    settings |= {"density": density, "steps": steps, "generator": or_default(generator)}
+    shape: dict[str, Any] = {"density": density, "columns": columns, "steps": steps}
+    settings |= shape | {"generator": or_default(generator)}
     budget = memory_of.available(like.device) if memory is None else memory
-    check_memory(like, budget, top=top, density=density, steps=steps)  # before the graph is built
+    check_memory(like, budget, top=top, **shape)  # before the graph is built
     given: dict[str, Any] = {"data": data, "batch_size": batch_size, "engine": engine, "batch_norm": batch_norm}
 
     def made(only: Sequence[str] | None = None) -> Any:
@@ -88,7 +94,7 @@ def spectrum(
     for name, parameters in parameters_by_layer(problem).items():
         block = made(parameters)
         start = torch.empty(block.size, dtype=like.dtype, device=like.device)
-        layers[name] = matrix_spectrum(block, start, top=min(top, 3), memory=budget, **settings)
+        layers[name] = matrix_spectrum(block, start, top=min(top, 3), memory=budget, callback=callback, **settings)
     return replace(whole, layers=layers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +99,7 @@ def deflated_trace(
     captured: float = 0.0,
     tolerance: float = 0.02,
     probes: int = 200,
+    stop: Callable[[], bool] | None = None,
     generator: torch.Generator | None = None,
 ) -> Trace:
     """Estimate tr A = tr(Q A Q^T) + E z^T A z, z uniform on the sphere of radius sqrt(d) orthogonal to Q.
@@ -108,8 +110,9 @@ def deflated_trace(
     which are there already.
 
     Probes are taken in pairs until the standard error is at most tolerance * |estimate| and rests on `KNOWN` degrees
-    of freedom, `probes` at most. A look at the error before stopping makes it smaller on average than it is, by about
-    1 / (2 nu). Raises `ValueError` for fewer than 2 probes, or when the basis is everything. Cost: one product a probe.
+    of freedom, `probes` at most, or until `stop` says so after a product. A look at the error before stopping makes it
+    smaller on average than it is, by about 1 / (2 nu). Raises `ValueError` for fewer than 2 probes, or when the basis
+    is everything. Cost: one product a probe.
 
     >>> nothing = torch.zeros(0, 5, dtype=torch.float64)
     >>> seen = deflated_trace(lambda v: 2 * v, nothing)
@@ -130,7 +133,8 @@ def deflated_trace(
         goal = tolerance * abs(seen.value)
         sure = KNOWN * len(seen.probes) / seen.degrees
         needed = max(sure, len(seen.probes) * (seen.error / goal) ** 2 if goal > 0 else math.inf)
-        if (seen.error <= goal and seen.degrees >= KNOWN) or len(seen.probes) >= probes:
+        enough = (seen.error <= goal and seen.degrees >= KNOWN) or len(seen.probes) >= probes
+        if enough or (stop is not None and stop()):
             return seen
         # An even number, as many as the present estimate asks for: on the way one learns no more than at its end.
         wanted = 2 * max(1, math.ceil((min(needed, probes) - len(seen.probes)) / 2))
