@@ -1,4 +1,4 @@
-"""The command line: whydeep examine | train | race | certify | theorems | check | report."""
+"""The command line: whydeep examine | train | race | certify | spectrum | theorems | check | report."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from whydeep.options import (
     resolved,
     seed_option,
 )
+from whydeep.spectrum_command import spectrum
 
 # Imports of whydeep stand inside the commands: --help and usage errors do not wait for PyTorch.
 
@@ -67,6 +68,9 @@ def cli(context: click.Context) -> None:
         raise click.UsageError(
             "of all commands only `train` runs on several processes; start this one without torchrun"
         )
+
+
+cli.add_command(spectrum)
 
 
 @cli.command()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,6 +24,9 @@ from whydeep.core.training import Progress as Step
 from whydeep.core.training import Training
 from whydeep.core.verdict import Verdict
 from whydeep.generalization.certificates.certificate import Certificate
+
+if TYPE_CHECKING:
+    from whydeep.curvature import Curvature
 
 MARKS = {
     Verdict.HOLDS: ("consistent with", "green"),
@@ -181,6 +184,24 @@ def certificates(sentence: str, found: Sequence[Certificate], independence: str)
     lines += [f"Independence of the held-out samples: {independence}. Each row holds by itself with this confidence."]
     for line in lines:
         console.print(line, style="dim", markup=False, soft_wrap=True)
+
+
+def curvature(found: Curvature) -> None:
+    """Print a spectrum in words, a table of what was measured, and one of the layers that were asked for."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console.print(found.sentence, style="bold", markup=False, soft_wrap=True)
+    console.print()
+    rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for m in found.measurements:
+        rows.add_row(m.name, interval(m.value, m.low, m.high, "" if m.name == "parameters" else m.unit))
+    console.print(rows)
+    layers = Table("layer", "parameters", "largest", "smallest", "trace", box=None, padding=(0, 2, 0, 0))
+    for name, layer in found.spectrum.layers.items():
+        numbers = [interval(m.value, m.low, m.high) for m in layer.measurements]
+        layers.add_row(name, f"{layer.size:,}", *numbers)
+    if layers.row_count:
+        console.print()
+        console.print(layers)
 
 
 def _aside(reason: str) -> str:
