@@ -12,6 +12,7 @@ from torch import Tensor
 from whydeep.core.measurement import Measurement, exact
 
 from .block_lanczos import Projection
+from .gauss_rule import GaussRule
 
 LIKELY = 6.0
 """A mean of 2 squares of normal numbers exceeds this with probability .002: more weight is several eigenvalues."""
@@ -38,7 +39,8 @@ class Quadrature:
     tr f(A) / p = E sum_k weights[j, k] f(nodes[k]) for every row j and every polynomial f of degree below twice the
     number of Lanczos steps (Golub and Meurant 2010; Ubaru, Chen and Saad 2017). single: the nodes that are one
     eigenvalue each, known to their residual: they weigh 1/p exactly, as in Chen and Hallman (2023, recalled, not
-    checked against the paper), and only the rest is estimated.
+    checked against the paper), and only the rest is estimated. rules: of every random column its own Gauss rule; seen
+    (b, k): the weights of the single nodes as they came out in the columns, 0 for the others.
     """
 
     nodes: Tensor
@@ -46,6 +48,8 @@ class Quadrature:
     single: Tensor
     size: int
     whole: bool
+    rules: tuple[GaussRule, ...]
+    seen: Tensor
 
     @staticmethod
     def of(projection: Projection, *, tolerance: float = 1e-3) -> Quadrature:
@@ -58,18 +62,21 @@ class Quadrature:
         size = projection.basis.shape[1]
         if projection.whole:
             rows = torch.full((1, len(values)), 1 / size, dtype=torch.float64)
-            return Quadrature(values, rows, torch.ones(len(values), dtype=torch.bool), size, True)
+            return Quadrature(values, rows, torch.ones(len(values), dtype=torch.bool), size, True, (), rows)
         weights = vectors[: projection.first].square()
         gaps = torch.full_like(values, math.inf)
         gaps[:-1] = values.diff()
         gaps[1:] = torch.minimum(gaps[1:], values.diff())
         scale = float(values.abs().max())
         single = (residuals <= tolerance * scale) & (gaps > 10 * residuals) & (weights.mean(0) * size < LIKELY)
+        seen = torch.where(single, weights, 0.0)
+        steps = len(values) // projection.first
+        rules = tuple(GaussRule.of(projection.matrix, j, steps=steps) for j in range(projection.first))
         rest = 1 - int(single.sum()) / size
         others = weights[:, ~single].sum(1, keepdim=True)
         if bool((others > 0).all()):
             weights = torch.where(single, 1 / size, weights * rest / others.clamp(min=1e-300))
-        return Quadrature(values, weights, single, size, False)
+        return Quadrature(values, weights, single, size, False, rules, seen)
 
     def density(self, grid: Tensor | Sequence[float], *, width: float | None = None) -> Density:
         """Return rho smoothed by a normal density of standard deviation `width` (1 % of the range by default)."""
@@ -108,26 +115,22 @@ class Quadrature:
         """Return the number of eigenvalues below `level`, with an interval.
 
         Certain: no fewer than the nodes below it, and no more than p less the nodes above it (Cauchy). Within these,
-        1.96 standard errors (see `mean`), widened by the weight of the two nodes beside the level, which bounds what
-        the quadrature can tell (the inequalities of Chebyshev, Markov and Stieltjes; for blocks recalled, not checked
-        against a paper). Eigenvalues closer to the level than rounding count on either side.
+        of every random column the bounds of its mass below the level (`GaussRule.below`) less its mass on the single
+        nodes there, which are counted; their mean over columns times what is left of p is 1.96 standard errors (see
+        `mean`) from the count. Eigenvalues closer to the level than rounding count on either side.
         """
         name = name or f"eigenvalues below {level:.3g}"
         under = self.nodes < level
         least, most = int(under.sum()), self.size - int((~under).sum())
         if self.whole:
             return exact(name, least, method="every direction visited", unit="eigenvalues")
-        inner, outer = under.clone(), under.clone()
-        beside = least - 1
-        if beside >= 0 and not bool(self.single[beside]):
-            inner[beside] = False
-        if least < len(self.nodes) and not bool(self.single[least]):
-            outer[least] = True
-        means, errors = self.mean(torch.stack([inner, outer, under], 1).double())
-        value = self.size * float(means[2])
-        low = self.size * float(means[0] - 1.96 * errors[0])
-        high = self.size * float(means[1] + 1.96 * errors[1])
-        value = min(max(value, least), most)
+        value = min(max(self.size * float(self.mean(under.double()[:, None])[0]), least), most)
+        counted, known = int((under & self.single).sum()), int(self.single.sum())
+        rest = 1 - self.seen.sum(1)
+        ends = torch.tensor([rule.below(level) for rule in self.rules], dtype=torch.float64)
+        ends = ((ends - self.seen[:, under].sum(1, keepdim=True)).mean(0) / rest.mean()).clamp(0, 1)
+        errors = (2 * ends * (1 - ends) / (len(self.rules) * (self.size - known + 2))).sqrt()
+        low, high = (counted + (self.size - known) * (ends + 1.96 * errors * torch.tensor([-1.0, 1.0]))).tolist()
         method = f"Lanczos quadrature, {len(self.weights)} random columns; standard error and certain bounds"
         return Measurement(
             name,
