@@ -59,7 +59,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
     measurements = [
         *ends.measurements,
         ends.quadrature.below(low, name="negative eigenvalues beyond 1 % of the largest"),
-        exact("learned risk", removed, method="risk of the mean output minus the risk"),
+        exact("learned risk", removed, method="risk of the best constant guess minus the risk"),
         exact("risk", risk, method=f"{len(data)} training samples"),
         exact("gradient norm", float(problem.gradient(data).norm()), evaluations=1),
         exact("length of the weights", length),
@@ -181,7 +181,7 @@ def answer(seen: Observation) -> Answer:
     if smallest.high < -0.01 * largest.value:
         down = f" It is no strict minimum: the smallest curvature is {plain(smallest.value, 2)}."
     if too_little(seen["learned risk"].value, seen["risk"].value):
-        sentence = f"The network does no better than its own mean output, so sharpness has no scale; {curved}.{down}"
+        sentence = f"The network does no better than a constant guess, so sharpness has no scale; {curved}.{down}"
         return Answer(sentence, "nothing learned", "caution", "largest curvature")
     cost = seen["cost of a 1 % step"]
     moved = f"a step of 1 % of the weights' length that way costs {plain(100 * cost.value, 2)} % of what was learned"
@@ -203,8 +203,9 @@ instrument = Instrument(
     source="Hochreiter and Schmidhuber (1997); Pennington and Bahri (2017); Chaudhari et al. (2017); lecture, The "
     "Landscape of Risks",
     rule="Weights are moved by 1 % of their length along the direction of largest curvature, to the worse side. Sharp: "
-    "the interval of the rise lies above 10 % of the learned risk (risk of the network's mean output minus its risk); "
-    "not sharp: at or below; borderline otherwise. A smallest curvature below minus 1 % of the largest is said.",
+    "the interval of the rise lies above 10 % of the learned risk (risk of the best constant guess minus the "
+    "network's); not sharp: at or below; borderline otherwise. A smallest curvature below minus 1 % of the "
+    "largest is said.",
     caveat="Curvature depends on how a network is parametrised (Dinh et al. 2017); the step is relative to the weights "
     "to lessen that, and sharpness alone decides nothing about generalization.",
     rank=1,

@@ -48,7 +48,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         for direction in directions
         for sign in (1, -1)
     ]
-    measurements = [exact("learned risk", removed, method="risk of the mean output minus the risk")]
+    measurements = [exact("learned risk", removed, method="risk of the best constant guess minus the risk")]
     measurements.append(exact("risk", risk, method=f"{len(data)} training samples"))
     if not too_little(removed, risk):
         # Both sides of one direction are not independent: their mean is one value.
@@ -147,7 +147,7 @@ def answer(seen: Observation) -> Answer:
     """Judge the half-width of the valley; say how far the surface is from convex."""
     if too_little(seen["learned risk"].value, seen["risk"].value):
         return Answer(
-            "The network does no better than its own mean output, so its valley has no width.",
+            "The network does no better than a constant guess, so its valley has no width.",
             "nothing learned",
             "caution",
             "learned risk",
@@ -176,8 +176,9 @@ instrument = Instrument(
     "decides how precisely the weights must be known.",
     source="Li, Xu, Taylor, Studer and Goldstein (2018); lecture, The Landscape of Risks",
     rule="Every filter is moved in random directions by a fraction of its own length; the half-width is where the risk "
-    "has risen by 10 % of the learned risk. Wide: its interval lies at or above 11 %, what rounding weights to 4 bits "
-    "does; narrow: below 0.7 %, 8 bits; moderate otherwise.",
+    "has risen by 10 % of the learned risk (risk of the best constant guess minus the network's). "
+    "Wide: its interval lies at or above 11 %, what rounding weights to 4 bits does; narrow: below 0.7 %, 8 bits; "
+    "moderate otherwise.",
     caveat="Two directions of many cannot show convexity, and random ones hardly meet the sharpest; biases and "
     "normalisation are held fixed, batch norm with its statistics at the solution.",
     rank=7,

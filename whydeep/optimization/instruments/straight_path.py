@@ -65,7 +65,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
             barriers = [pair.profiles[kind, name].barrier for pair in pairs]
             measurements.append(_over_pairs(_name(kind, name), barriers))
     measurements.append(
-        exact("learned risk", learned(local), method="risk of the mean output minus the risk, training data")
+        exact("learned risk", learned(local), method="risk of the best constant guess minus the risk, training data")
     )
     measurements.append(exact("risk", local.risk(), method="of the given solution, training data"))
     if problem.train.classes is not None:
@@ -206,9 +206,9 @@ instrument = Instrument(
     source="Freeman and Bruna (2017); the barrier as in Entezari et al. (2022), units matched as in Ainsworth et al. "
     "(2023), bent paths as in Garipov et al. (2018); lecture, Topology of Nonconvex Landscape",
     rule="Barrier: the largest excess of the training risk on a path over the straight interpolation of its ends. "
-    "Connected: its interval lies at or below 2 % of the learned risk (risk of the network's mean output minus its "
-    "risk), by a line, else by the line once the units of one solution are matched to the other's (which changes no "
-    "output), else by a trained bend; a barrier: the line's lies above; otherwise a barrier within the error.",
+    "Connected: its interval lies at or below 2 % of the learned risk (risk of the best constant guess minus the "
+    "network's), by a line, else by the line once the units of one solution are matched to the other's (which changes "
+    "no output), else by a trained bend; a barrier: the line's lies above; otherwise a barrier within the error.",
     caveat="The risk is sampled at some 20 positions a path, and a barrier on all three excludes no other path; one "
     "new solution is one pair.",
     rank=2,

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from whydeep.core import Data, InputError, Problem
 from whydeep.networks import cnn, linear
-from whydeep.optimization.landscape.paths.learned import learned
 from whydeep.optimization.landscape.slices import offsets as offsets_module
 from whydeep.optimization.landscape.slices.line import line_slice, rise
 from whydeep.optimization.landscape.slices.plane import (
@@ -259,20 +258,3 @@ def test_a_flat_surface_has_no_level_lines() -> None:
     seen = surface(problem, plane, points=3)
     assert [line.label for line in seen.curve().lines] == ["solution"]
     seen.plot()
-
-
-def test_a_constant_network_has_learned_nothing() -> None:
-    problem = Problem(linear(3, 3).double(), blobs(dtype=torch.float64))
-    assert learned(problem.at(torch.zeros(12, dtype=torch.float64))) == 0
-
-
-def test_with_squared_loss_the_least_squares_network_has_learned_the_explained_variance() -> None:
-    data = blobs(dtype=torch.float64)
-    x = torch.cat([data.x, torch.ones(len(data), 1)], 1).double()
-    y = torch.nn.functional.one_hot(data.targets).double()
-    solution = torch.linalg.lstsq(x, y).solution  # (4, 3)
-    problem = Problem(linear(3, 3).double(), data, loss="squared")
-    problem = problem.at(torch.cat([solution[:3].T.reshape(-1), solution[3]]))
-    fitted = x @ solution
-    explained = 0.5 * float((fitted - fitted.mean(0)).square().sum(1).mean())
-    assert learned(problem) == pytest.approx(explained, rel=1e-10)
