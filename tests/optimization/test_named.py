@@ -12,7 +12,7 @@ from whydeep.optimization.named import by_name
     [
         ("sgld?beta=0", "solver sgld: beta is 0; give a number > 0, or infinity for no noise; change beta=0"),
         ("sgld?temperature=-1", "temperature is -1; give a number >= 0"),
-        ("sgld?lr=-1", "lr is -1; give a finite number >= 0"),
+        ("sgld?lr=-1", "lr=-1; give a finite number >= 0"),
         ("sgd?momentum=-1", "Invalid momentum"),
         ("adam?colour=3", "has no 'colour'"),
     ],

@@ -15,6 +15,7 @@ from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, or_default, spawn
 from whydeep.core.training import Callback, Outcome, Status, Training
 
+from .counts import check_counts
 from .passes import Passes
 
 Schedule = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
@@ -66,10 +67,15 @@ class Backprop:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"epochs={self.epochs} and steps={self.steps}; give exactly one of them")
-        if (self.epochs or self.steps or 0) < 1:
-            raise ValueError(f"epochs={self.epochs}, steps={self.steps}; give at least 1")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}; give at least 1, or None for the full batch")
+        check_counts(optional=True, epochs=self.epochs, steps=self.steps, batch_size=self.batch_size)
+        check_counts(optional=True, patience=self.patience)
+        check_counts(monitor=self.monitor)
+        # Some optimizers of PyTorch take a step size that is not a number, and say so by their first loss only.
+        if not 0 <= self.lr < math.inf:
+            raise ValueError(f"lr={self.lr}; give a finite number >= 0")
+        missing = [name for name, value in self.options.items() if isinstance(value, float) and math.isnan(value)]
+        if missing:
+            raise ValueError(f"{missing[0]}=nan; give a number")
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; give one of {', '.join(SCHEDULES)}, or a function")
         if not 0 <= self.validation < 1:

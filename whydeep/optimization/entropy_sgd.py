@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .counts import check_counts
+
 
 class EntropySGD(torch.optim.Optimizer):
     """Entropy-SGD; one step is an inner chain y of `inner` steps, started at the weights x, and then a pull:
@@ -28,8 +30,8 @@ class EntropySGD(torch.optim.Optimizer):
     generator: draws z, its state is part of `state_dict`; None takes a new one with PyTorch's present initial seed, so
     that inside `Backprop` the noise follows the generator of the training.
 
-    Raises `ValueError` when lr, gamma, inner_lr or noise is below zero, inner < 1, average outside [0, 1), or a step
-    is taken without a closure. A parameter without a gradient stays where it is.
+    Raises `ValueError` when lr, gamma, inner_lr or noise is below zero, inner is no whole number >= 1, average is
+    outside [0, 1), or a step is taken without a closure. A parameter without a gradient stays where it is.
     Source: Chaudhari et al. 2017, Entropy-SGD, algorithm 1 (constants recalled, not checked against the paper). A port
     by others found it behind SGD with momentum: no accuracy is promised here.
     Cost: `inner` gradients and as many Gaussian vectors a step; memory of two more copies of the weights.
@@ -60,8 +62,7 @@ class EntropySGD(torch.optim.Optimizer):
         noise: float = 1e-4,
         generator: torch.Generator | None = None,
     ) -> None:
-        if inner < 1:
-            raise ValueError(f"inner={inner}; give at least one step of the inner chain")
+        check_counts(inner=inner)
         self._inner = inner
         defaults = {"lr": lr, "gamma": gamma, "scoping": scoping, "inner_lr": inner_lr, "average": average}
         super().__init__(params, defaults | {"noise": noise, "done": 0})

@@ -21,6 +21,7 @@ from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
 from whydeep.core.training import Callback, Training
 
+from .counts import check_counts
 from .hamiltonian import Trajectory, layers_of, maximise, trajectory
 from .passes import Passes
 
@@ -120,9 +121,8 @@ class _Successive(Protocol):
 
 
 def _check(solver: _Successive) -> None:
-    for name, value in (("epochs", solver.epochs), ("inner", solver.inner), ("batch_size", solver.batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}; give at least 1")
+    check_counts(epochs=solver.epochs, inner=solver.inner)
+    check_counts(optional=True, batch_size=solver.batch_size)
     if not 0 <= solver.ridge < math.inf:
         raise ValueError(f"ridge={solver.ridge}; give a number >= 0")
     if not 0 <= solver.validation < 1:

@@ -13,6 +13,7 @@ from whydeep.core.problem import Problem
 from whydeep.core.randomness import global_seed, or_default, spawn
 from whydeep.core.training import Callback, Training
 
+from .counts import check_counts
 from .passes import Passes
 
 
@@ -59,16 +60,13 @@ class Parle:
     monitor: int = 10_000
 
     def __post_init__(self) -> None:
-        for name in ("replicas", "epochs", "inner"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; give at least 1")
+        check_counts(replicas=self.replicas, epochs=self.epochs, inner=self.inner, monitor=self.monitor)
+        check_counts(optional=True, batch_size=self.batch_size)
         for name in ("inner_lr", "lr", "gamma", "gamma_scoping", "rho", "rho_scoping", "spread"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)}; give a number >= 0")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}; give a finite number >= 0")
         if not 0 <= self.average < 1:
             raise ValueError(f"average={self.average}; give a number in [0, 1)")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}; give at least 1, or None for the full batch")
 
     def train(
         self, problem: Problem, *, generator: torch.Generator | None = None, callback: Callback | None = None

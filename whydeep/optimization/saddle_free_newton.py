@@ -14,6 +14,7 @@ from whydeep.core.evaluation import outputs
 from whydeep.core.problem import Problem
 from whydeep.core.training import Callback, Outcome, Progress, Status, Training
 
+from .counts import check_counts
 from .landscape.climbing import saddle_free_step
 from .landscape.dense_hessian import dense_hessian
 from .landscape.spectra.hessian import Hessian
@@ -32,7 +33,7 @@ class SaddleFreeNewton:
     in span{g, Hg, ...} of so many products (Dauphin's form); with fewer the whole Hessian is formed.
 
     History: "loss", "seconds", for classes "error". The risk never rises.
-    Raises `ValueError` on counts below 1, or tolerance or damping that are not positive.
+    Raises `ValueError` on counts that are no whole numbers or below 1, or tolerance or damping that are not positive.
     Source: Dauphin et al. (2014), algorithm 1; there the damping is chosen among a few powers of ten at each step.
     Cost of a step: min(p, krylov) products, an eigenvalue problem of that size, a few risks.
 
@@ -52,10 +53,8 @@ class SaddleFreeNewton:
     monitor: int = 10_000
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.krylov, self.monitor) < 1 or self.dense_limit < 0:
-            raise ValueError(
-                f"steps={self.steps}, krylov={self.krylov}, monitor={self.monitor}; give at least 1 of each"
-            )
+        check_counts(steps=self.steps, krylov=self.krylov, monitor=self.monitor)
+        check_counts(least=0, dense_limit=self.dense_limit)
         if not (self.tolerance > 0 and self.damping > 0):
             raise ValueError(f"tolerance={self.tolerance}, damping={self.damping}; give both above zero")
 

@@ -21,6 +21,7 @@ from whydeep.core.errors import InputError
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
 from whydeep.core.training import Callback, Outcome, Progress, Status, Training
+from whydeep.optimization.counts import check_counts
 from whydeep.optimization.distributed.checkpoint import Checkpoint, Saved, load_checkpoint, save_checkpoint, settings_of
 from whydeep.optimization.distributed.group import ALONE, Group, any_of, check_same, share
 
@@ -87,8 +88,7 @@ def collapsed(risks: Sequence[float], fresh: int = 0) -> bool:
 
 def check_sweeper(solver: Sweeper) -> None:
     """Raise `ValueError` when a hyper-parameter of the loop is out of range."""
-    if solver.sweeps < 1:
-        raise ValueError(f"sweeps={solver.sweeps}; give at least 1")
+    check_counts(sweeps=solver.sweeps)
     if not 0 <= solver.validation < 1:
         raise ValueError(f"validation={solver.validation}; give a fraction in [0, 1)")
     if not solver.tolerance >= 0:

@@ -12,6 +12,7 @@ from torch import Tensor
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default
 from whydeep.core.training import Callback, Training
+from whydeep.optimization.counts import check_counts
 
 from .activation_proximal import activation_proximal
 from .chain import Chain
@@ -73,8 +74,7 @@ class TaylorADMM:
     def __post_init__(self) -> None:
         check_sweeper(self)
         check_positive(self, "beta", "gamma")
-        if self.warm_start < 0:
-            raise ValueError(f"warm_start={self.warm_start}; give a number of sweeps >= 0")
+        check_counts(least=0, warm_start=self.warm_start)
         if self.start not in STARTS:
             raise ValueError(f"unknown start {self.start!r}; give one of {', '.join(STARTS)}")
 

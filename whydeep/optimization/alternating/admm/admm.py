@@ -18,6 +18,7 @@ from whydeep.optimization.alternating.chain import Chain
 from whydeep.optimization.alternating.majoriser import CONSTANTS
 from whydeep.optimization.alternating.proximal import SQUARED, output_loss
 from whydeep.optimization.alternating.sweeps import check_sweeper, train_in_sweeps
+from whydeep.optimization.counts import check_counts
 from whydeep.optimization.distributed.checkpoint import Checkpoint
 from whydeep.optimization.distributed.group import ALONE, Group, neighbours
 from whydeep.optimization.distributed.memory import check_memory, gigabytes, stored_bytes, working_bytes
@@ -128,8 +129,7 @@ class ADMM:
             raise ValueError(f"over_relaxation={self.over_relaxation}; give a number in [1, 2)")
         if self.spread not in (None, "auto") and not (_is_number(self.spread) and float(self.spread) > 0):
             raise ValueError(f'spread={self.spread}; give a positive number, "auto" or None')
-        if self.block_size < 1:
-            raise ValueError(f"block_size={self.block_size}; give at least 1")
+        check_counts(block_size=self.block_size)
         if self.dtype not in (None, torch.float32, torch.float64):
             raise ValueError(f"dtype={self.dtype}; give torch.float32, torch.float64 or None")
         if not isinstance(self.streaming, bool | str | Path):

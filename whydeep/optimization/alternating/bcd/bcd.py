@@ -15,6 +15,7 @@ from whydeep.optimization.alternating.guard import HALVINGS
 from whydeep.optimization.alternating.proximal import OutputLoss
 from whydeep.optimization.alternating.split import train_split
 from whydeep.optimization.alternating.sweeps import Iteration, check_positive, check_sweeper
+from whydeep.optimization.counts import check_counts
 from whydeep.optimization.distributed.checkpoint import Checkpoint
 
 from .three import ThreeSplitting
@@ -112,8 +113,7 @@ class BCD:
         for name in ("damping", "ridge"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)}; give a number >= 0")
-        if self.resynchronise < 0:
-            raise ValueError(f"resynchronise={self.resynchronise}; give a number of sweeps >= 0")
+        check_counts(least=0, resynchronise=self.resynchronise)
         if not isinstance(self.checkpoint, Checkpoint | None):
             raise ValueError(f"checkpoint={self.checkpoint!r}; give a Checkpoint or None")
         if self.splitting not in SPLITTINGS:

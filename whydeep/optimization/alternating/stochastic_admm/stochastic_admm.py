@@ -14,6 +14,7 @@ from whydeep.core.randomness import or_default, spawn
 from whydeep.core.training import Callback, Training
 from whydeep.optimization.alternating.chain import Chain
 from whydeep.optimization.alternating.sweeps import check_sweeper, train_in_sweeps
+from whydeep.optimization.counts import check_counts
 
 from .rescaled_start import spreads
 from .resynchronised import SCHEDULES, Passes
@@ -128,9 +129,7 @@ class StochasticADMM:
     dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "gram_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; give at least 1")
+        check_counts(epochs=self.epochs, batch_size=self.batch_size, gram_every=self.gram_every)
         if self.state_damping is not None and not self.state_damping > 0:
             raise ValueError(f"state_damping={self.state_damping}; give a positive number, math.inf for the gradient")
         for name in ("tau", "data_damping"):
