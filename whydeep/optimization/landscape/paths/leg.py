@@ -17,7 +17,7 @@ from whydeep.core.measurement import Measurement
 from whydeep.core.numbers import plain
 from whydeep.core.problem import Problem
 
-from .profile import Profile, State, along, between, squares
+from .profile import Profile, State, along, between, squares, with_statistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,6 +69,7 @@ class Path:
     kinds: what is known of the risk on each leg; certified: the largest risk at the beads, which is the largest on the
     whole path when every leg is convex, monotone or constant, on the training data; else None.
     connected: whether a method that aims at a level reached it everywhere it looked; None for the others.
+    remark: what else is to be said, such as the ends' own risks where batch norm's statistics are taken anew.
     """
 
     method: str
@@ -170,6 +171,15 @@ class Path:
         certified = None
         if all(leg.kind != "straight" for leg in legs):
             certified = max(_risk_at(problem, bead, ridge) for bead in beads)
+        if recompute_statistics and with_statistics(problem.model):
+            own = [plain(_risk_at(problem, end, ridge, data), 3) for end in (first, last)]
+            anew = [plain(float(profile.risk[k]), 3) for k in (0, -1)]
+            if own != anew:
+                said = (
+                    f"batch norm's statistics are taken anew along the path, so its ends have risk {anew[0]} and "
+                    f"{anew[1]}; with their own statistics the networks have {own[0]} and {own[1]}"
+                )
+                remark = f"{remark}; {said}" if remark else said
         length = total / apart if apart > 0 else 1.0
         return cls(method, profile, beads, length, tuple(places), tuple(legs), certified, connected, remark)
 
@@ -187,7 +197,7 @@ def _state(legs: Sequence[Leg], places: Sequence[float], position: float) -> Sta
     return legs[-1].at(1.0)
 
 
-def _risk_at(problem: Problem, state: State, ridge: float) -> float:
+def _risk_at(problem: Problem, state: State, ridge: float, data: Data | None = None) -> float:
     model = problem.copy()
     model.load_state_dict(state)
-    return problem.with_model(model).risk() + ridge * squares(model)
+    return problem.with_model(model).risk(data) + ridge * squares(model)

@@ -14,8 +14,9 @@ from .bezier import bent
 from .leg import Path
 from .linear_path import through_linear_layers
 from .permutation import align
-from .profile import Profile, along, between, check_same_shape
+from .profile import Profile, along, between
 from .relu_path import through_relu_layer
+from .same_kind import check_same_kind
 from .string import strung
 
 Method = Literal["line", "permute", "dynamic_string", "bezier", "relu", "linear"]
@@ -30,7 +31,7 @@ def path(
     data: Data | None = None,
     **options: Any,
 ) -> Path:
-    """Return a path between two networks of the shape of `problem.model`, with the risk along it.
+    """Return a path between two networks of the kind of `problem.model`, with the risk along it.
 
     a, b: networks, or vectors (p,) of their trainable parameters; neither is changed.
     method:
@@ -45,8 +46,9 @@ def path(
     data: where the profile is taken, the training data by default; beads and bends are found on the training data.
     options: those of the method, and `points`, `refinements`, `recompute_statistics` of the profile (`along`).
 
-    Raises `ValueError` on an unknown method, `InputError` when the networks differ in shape (the first difference is
-    named), hold NaN, or the method does not fit them. Cost: that of the method, and a pass over the data a position.
+    Raises `ValueError` on an unknown method, `InputError` when a network is not of the kind of `problem.model` (the
+    difference is named: `check_same_kind`), holds NaN, or the method does not fit.
+    Cost: that of the method, and a pass over the data a position.
 
     >>> import torch
     >>> from whydeep.networks import linear
@@ -57,9 +59,8 @@ def path(
     (0.0, 1.0)
     """
     first, second = _network(problem, a), _network(problem, b)
-    check_same_shape(problem.model, first)
-    check_same_shape(first, second)
     for end in (first, second):
+        check_same_kind(problem.model, end, problem.train)
         problem.with_model(end)  # its check names weights that hold NaN
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; give one of {', '.join(METHODS)}")
@@ -89,9 +90,9 @@ def straight(
     the error in place of the risk. First `points` equally spaced positions are looked at, then `refinements` times
     the two midpoints beside the highest of them; see `along` for batch norm, cost and memory.
 
-    Raises `InputError` when the networks' states differ in names or shapes, `ValueError` when points < 3.
+    Raises `InputError` when the networks are not of one kind (`check_same_kind`), `ValueError` when points < 3.
     """
-    check_same_shape(problem.model, other)
+    check_same_kind(problem.model, other, problem.train)
     first, second = problem.model.state_dict(), other.state_dict()
     return along(
         problem,

@@ -16,7 +16,8 @@ from whydeep.core.errors import InputError
 from whydeep.core.evaluation import evaluating
 from whydeep.core.randomness import or_default
 
-from .profile import State, check_same_shape
+from .profile import State
+from .same_kind import check_same_kind
 from .unit_sets import Units
 from .units import Wiring, reordered, unfolded, wiring
 
@@ -66,16 +67,16 @@ def align(
     Which axes belong together is traced (`wiring`): chains, convolutions, batch norm, residual blocks (one order along
     the whole stream), attention (heads as wholes, and the units within all heads alike). No specification is given.
 
-    Raises `InputError` when the networks differ in shape, when an operation is not known, or when the network with
-    permuted units does not compute the same (checked on the samples, to 1e-9 in double and 1e-3 in single precision of
-    the largest output).
+    Raises `InputError` when the networks are not of one kind (`check_same_kind`), when an operation is not known, or
+    when the network with permuted units does not compute the same (checked on the samples, to 1e-9 in double and
+    1e-3 in single precision of the largest output).
     Cost: one forward pass, then per sweep and set of m units O(m^3) and one product with the weights.
     """
     if by not in ("weights", "activations"):
         raise ValueError(f"unknown matching {by!r}; give weights or activations")
     if min(samples, sweeps, starts) < 1:
         raise ValueError(f"samples={samples}, sweeps={sweeps}, starts={starts}; give at least 1 of each")
-    check_same_shape(target, model)
+    check_same_kind(target, model, data)
     generator = or_default(generator)
     x = data.x[torch.arange(min(samples if by == "activations" else 8, len(data)))]
     # Two networks of one kind are wired alike: the tensors of both runs correspond one by one.

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from whydeep.core.data import Data
-from whydeep.core.errors import InputError
 from whydeep.core.evaluation import outputs
 from whydeep.core.measurement import Measurement, mean
 from whydeep.core.problem import Problem
@@ -73,7 +72,8 @@ def along(
     positions: where to look first; a number means so many equally spaced ones. Both ends are always looked at. Then,
     `refinements` times, the two midpoints beside the highest of them.
     With recompute_statistics the running statistics of batch norm layers are taken anew from `problem.train` at
-    every position, the ends included: means and variances of activations do not interpolate (Jordan et al. 2023).
+    every position, the ends included: means and variances of activations do not interpolate (Jordan et al. 2023). So
+    the risks of the ends are not quite those of the two networks with the statistics they came with.
     ridge: so many times the squares of all weights but biases and norms (`squares`) are added to every loss.
 
     Evaluation mode; `problem.model` is not changed. Cost: one pass over the data a position, with batch norm one over
@@ -150,22 +150,14 @@ def squares(model: nn.Module) -> float:
     return sum(float(value.double().square().sum()) for value in weights)
 
 
-def check_same_shape(first: nn.Module, second: nn.Module) -> None:
-    """Raise `InputError` that names the first weight or buffer in which the two networks differ."""
-    one, other = first.state_dict(), second.state_dict()
-    for name in [*one, *(name for name in other if name not in one)]:
-        if name in one and name in other and one[name].shape == other[name].shape:
-            continue
-        has = [f"{tuple(state[name].shape)}" if name in state else "none" for state in (one, other)]
-        raise InputError(
-            f"the two networks differ: {name} has shape {has[0]} in the first and {has[1]} in the second",
-            "give two networks of one kind",
-        )
+def with_statistics(model: nn.Module) -> list[_BatchNorm]:
+    """Return the batch norm layers that keep running statistics."""
+    return [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
 
 
 def take_statistics(model: nn.Module, data: Data, batch_size: int = 2048) -> None:
     """Set the running statistics of batch norm layers to the mean of those of the batches of `data`, in place."""
-    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
+    layers = with_statistics(model)
     if not layers or len(data) < 2:  # a variance needs two samples
         return
     momenta = [layer.momentum for layer in layers]
