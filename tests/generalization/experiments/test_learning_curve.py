@@ -27,6 +27,20 @@ def test_an_exact_power_is_found_and_a_negative_gap_has_none() -> None:
     assert LearningCurve((5,), [[0.0]], [[0.1]], 100).exponent is None
 
 
+def test_the_exponent_has_the_interval_of_its_jackknife() -> None:
+    sizes = (10, 40)
+    # Gaps that fall by a factor 4 and by 2 for a factor 4 of samples: slopes -1 and -1/2 of the seeds alone. Both
+    # together fall from 0.3 to 0.1, slope -ln 3 / ln 4; with two seeds a pseudo-value is twice that minus the other's.
+    found = LearningCurve(sizes, [[0.0, 0.0]] * 2, [[0.2, 0.05], [0.1, 0.05]], 100)
+    whole = -np.log(3) / np.log(4)
+    assert found.exponent == pytest.approx(whole)
+    assert found.exponents == pytest.approx([2 * whole + 0.5, 2 * whole + 1])
+    # The same gaps at every seed: no spread. A power that one seed alone carries is none.
+    assert LearningCurve(sizes, [[0.0, 0.0]] * 3, [[0.2, 0.1]] * 3, 100).exponents == pytest.approx([-0.5] * 3)
+    assert LearningCurve(sizes, [[0.0, 0.0]] * 2, [[0.2, 0.1], [0.1, -0.01]], 100).exponents is None
+    assert LearningCurve(sizes, [[0.0, 0.0]], [[0.2, 0.1]], 100).exponents is None
+
+
 def test_parts_are_nested_and_errors_are_of_the_part() -> None:
     seen: list[Data] = []
 

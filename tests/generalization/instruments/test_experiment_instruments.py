@@ -191,14 +191,42 @@ def test_the_gap_is_a_mean_over_seeds() -> None:
     gap = found["gap at 120 samples"]
     assert gap.low <= gap.value <= gap.high
     assert "From 30 to 120 training samples" in answer.sentence
-    fewer = gap_by_samples.answer(
-        Observation(
-            (
-                exact("fewest", 20),
-                exact("most", 80),
-                mean("gap at 20 samples", [0.2, 0.3]),
-                mean("gap at 80 samples", [0.3, 0.4]),
-            )
-        )
-    )
-    assert fewer.verdict == "gap does not fall"
+    fall = found["fall of the gap"]
+    assert fall.value == pytest.approx(found["gap at 30 samples"].value - gap.value)
+    (curve,) = found.exhibits
+    # The band that is drawn is the interval that is printed.
+    drawn = curve.lines[0]
+    assert (drawn.low[-1], drawn.high[-1]) == pytest.approx((100 * gap.low, 100 * gap.high))
+    assert "95 %" in drawn.label
+
+
+def gaps(few: list[float], most: list[float], *exponents: float) -> Observation:
+    falls = [one - other for one, other in zip(few, most, strict=True)]
+    measurements = [
+        exact("fewest", 20),
+        exact("most", 80),
+        exact("seeds", len(few)),
+        mean("gap at 20 samples", few, unit="fraction difference"),
+        mean("gap at 80 samples", most, unit="fraction difference"),
+        mean("fall of the gap", falls, unit="fraction difference"),
+    ]
+    return Observation((*measurements, *([mean("exponent of the gap", exponents)] if exponents else [])))
+
+
+def test_the_gap_is_judged_by_its_interval() -> None:
+    # Falls of 7.9 and 0.7 points: 4.3 +- 12.7 * 3.6 points, which holds zero.
+    unsure = gap_by_samples.answer(gaps([0.078, 0.042], [-0.001, 0.035], -0.9, -0.7))
+    assert unsure.verdict == "fall not detectable"
+    assert "2 seeds do not tell this fall of 4 points (−41 to 50) from none" in unsure.sentence
+    assert "exponent" not in unsure.sentence
+    # Falls of 4, 5 and 6 points: 5 +- 4.303 * 1 / sqrt(3).
+    falls = gap_by_samples.answer(gaps([0.07, 0.08, 0.09], [0.03, 0.03, 0.03], -0.9, -0.8, -0.7))
+    assert falls.verdict == "gap falls"
+    assert "from 8.0 to 3.0 points, a fall of 5.0 points (2.5 to 7.5)" in falls.sentence
+    assert "exponent in the number of samples is −0.80 (−1.05 to −0.55)" in falls.sentence
+    grows = gap_by_samples.answer(gaps([0.03, 0.03, 0.03], [0.07, 0.08, 0.09]))
+    assert grows.verdict == "gap grows"
+    assert "a rise of 5.0 points (2.5 to 7.5)" in grows.sentence
+    one = gap_by_samples.answer(gaps([0.07], [0.03]))
+    assert one.verdict == "fall not detectable"
+    assert "spread unknown" in one.sentence

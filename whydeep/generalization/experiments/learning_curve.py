@@ -37,7 +37,30 @@ class LearningCurve:
     @property
     def exponent(self) -> float | None:
         """Slope a of ln(mean gap) = a ln n + c by least squares; None when some mean gap is not positive."""
-        means = self.gaps.mean(0)
+        return self._slope(self.gaps)
+
+    @property
+    def exponents(self) -> NDArray[np.float64] | None:
+        """Pseudo-values of the slope, (seeds,): S a - (S - 1) a_(-s), with a_(-s) the slope without seed s.
+
+        Their mean with Student's interval is the jackknife's estimate of the exponent (Tukey 1958). A slope of every
+        seed alone would not do: one seed without a gap has no logarithm. None with one seed, or where some mean gap,
+        of all seeds or of all but one, is not positive: then the gaps are too noisy for a power.
+        """
+        seeds = len(self.gaps)
+        whole = self._slope(self.gaps)
+        if seeds < 2 or whole is None:
+            return None
+        values = []
+        for left_out in range(seeds):
+            part = self._slope(np.delete(self.gaps, left_out, axis=0))
+            if part is None:
+                return None
+            values.append(seeds * whole - (seeds - 1) * part)
+        return np.asarray(values)
+
+    def _slope(self, gaps: NDArray[np.float64]) -> float | None:
+        means = gaps.mean(0)
         if len(means) < 2 or not bool((means > 0).all()):
             return None
         return float(np.polyfit(np.log(np.asarray(self.sizes, dtype=float)), np.log(means), 1)[0])
