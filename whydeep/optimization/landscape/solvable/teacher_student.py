@@ -23,9 +23,9 @@ from whydeep.core.randomness import or_default
 _RATES = (0.003, 0.055, 0.126, 0.218, 0.346, 0.455, 0.585, 0.73, 0.736, 0.803, 0.851, 0.897, 0.90, 0.934, 0.94)
 PUBLISHED: Mapping[int, float] = dict(zip(range(6, 21), _RATES, strict=True))
 """Share of random starts that end in a poor minimum, by k = n (Safran and Shamir 2018, recalled, not checked against
-the paper). The entry of k = 13 is doubtful: .677 of 1,000 and .640 of 300 starts were found here, both outside the exact
-95 % interval of .73 (.702 to .757 at 1,000). At k = 14 .735 of 1,000 lie inside and .803 of 300, other starts, outside;
-all other k from 6 to 20 agree."""
+the paper). The entry of k = 13 is doubtful: .677 of 1,000 and .640 of 300 starts were found here, both outside the
+exact 95 % interval of .73 (.702 to .757 at 1,000). At k = 14 .735 of 1,000 lie inside and .803 of 300, other starts,
+outside; all other k from 6 to 20 agree."""
 
 NEAR_GLOBAL = 1e-6
 """A descent whose risk is below this goes to a global minimum: the poor minima found here for k <= 20 have risks above
