@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from whydeep.core import InputError
-from whydeep.optimization.landscape.spectra.block_lanczos import Projection, block_lanczos
+from whydeep.optimization.landscape.spectra.block_lanczos import Projection, block_lanczos, lengths
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -85,3 +85,15 @@ def test_it_stops_when_told_and_refuses_what_it_cannot_use() -> None:
     # With one vector the first step cannot tell; the coupling of the second to the first does.
     with pytest.raises(InputError, match="not symmetric"):
         block_lanczos(lambda v: v @ torch.triu(a), normal(1, 30, seed=1), steps=9)
+
+
+def test_ten_million_single_numbers_make_a_unit_vector() -> None:
+    # Summed in single precision the squares of ten million numbers lose four digits: the vectors would not have length
+    # 1, which looks like a matrix that is not symmetric. Rank two, so that the second step holds the largest |A q|.
+    size = 10_000_000
+    far = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    far /= float(lengths(far[None]))
+    start = torch.randn(1, size, generator=torch.Generator().manual_seed(1))
+    seen = block_lanczos(lambda v: 100 * (v.double() @ far.double())[:, None].float() * far, start, steps=2)
+    assert lengths(seen.basis).tolist() == pytest.approx([1, 1], abs=1e-6)
+    assert float(seen.ritz()[0][-1]) == pytest.approx(100, rel=1e-4)

@@ -141,12 +141,18 @@ def block_lanczos(
         block, coupling = following[: limit - done], beyond[: limit - done]
 
 
+def lengths(rows: Tensor) -> Tensor:
+    """Return |v| of each row (b,) in float64; summed in single precision ten million squares lose four digits."""
+    result: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return result
+
+
 def _inner(rows: Tensor, others: Tensor) -> Tensor:
     """Return the inner products (k, b) in float64; summed in the vectors' own type over `STRETCH` entries at a time.
 
     A sum of p single numbers errs by up to sqrt(p) roundings: at ten million more than what asymmetry is told by.
     """
-    parts = zip(rows.split(STRETCH, 1), others.split(STRETCH, 1), strict=True)
+    parts = zip(torch.split(rows, STRETCH, 1), torch.split(others, STRETCH, 1), strict=True)
     total = torch.zeros(len(rows), len(others), dtype=torch.float64)
     for part, other in parts:
         total += (part @ other.T).double().cpu()
@@ -156,10 +162,10 @@ def _inner(rows: Tensor, others: Tensor) -> Tensor:
 def _orthonormal(rows: Tensor, least: float) -> tuple[Tensor, Tensor]:
     """Return orthonormal rows N (r, p) and B (r, b) with rows = B^T N, without directions shorter than `least`."""
     if len(rows) == 1:  # Householder's reflections would take longer than all else here
-        length = rows.norm()
-        if not float(length) > least:
+        length = lengths(rows)[0]
+        if not length > least:
             return rows[:0], torch.zeros(0, 1, dtype=torch.float64)
-        return rows / length, length.double().cpu().reshape(1, 1)
+        return rows / float(length), length.cpu().reshape(1, 1)
     q, r = torch.linalg.qr(rows.T)
     left, strengths, right = torch.linalg.svd(r.double().cpu())
     kept = strengths > least

@@ -16,7 +16,7 @@ from whydeep.core.randomness import or_default
 from whydeep.core.training import Callback, Progress
 
 from . import memory as memory_of
-from .block_lanczos import Projection, block_lanczos
+from .block_lanczos import Projection, block_lanczos, lengths
 from .hessian import Hessian
 from .matrix_free import block_product
 from .spectral_density import Density, Quadrature
@@ -198,7 +198,7 @@ def matrix_spectrum(
     values, coordinates, residuals = seen.ritz()
     chosen = torch.cat([coordinates[:, -top:].flip(1), coordinates[:, :1]], 1)
     vectors = chosen.T.to(seen.basis) @ seen.basis
-    vectors /= vectors.norm(dim=1, keepdim=True)
+    vectors /= lengths(vectors)[:, None].to(vectors)
     return Spectrum(
         eigenvalues=values[-top:].flip(0),
         residuals=residuals[-top:].flip(0),

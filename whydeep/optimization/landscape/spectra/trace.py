@@ -13,7 +13,7 @@ from torch import Tensor
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.randomness import or_default
 
-from .block_lanczos import BlockProduct
+from .block_lanczos import BlockProduct, lengths
 
 KNOWN = 12.0
 """Degrees of freedom at which the standard error is trusted: its own relative error is then 1 / sqrt(2 * 12) = 20 %."""
@@ -146,7 +146,7 @@ def _more(seen: Trace, product: BlockProduct, basis: Tensor, *, count: int, gene
     rows = torch.randn(count, size, generator=generator, dtype=basis.dtype).to(basis)
     for _ in range(2):  # what rounding left in the captured directions, large in A, is taken out the second time
         rows -= (rows @ basis.T) @ basis
-    rows *= math.sqrt(seen.dimension) / rows.norm(dim=1, keepdim=True)
+    rows *= (math.sqrt(seen.dimension) / lengths(rows)[:, None]).to(rows)
     images = product(rows)
     inside = (images @ basis.T).double()
     values = (rows * images).sum(1, dtype=torch.float64)
