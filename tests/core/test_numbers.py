@@ -28,6 +28,10 @@ from whydeep.core.numbers import duration, interval, number, plain, quantity
         (-0.25, -0.31, -0.19, "", 0.95, "−0.25 (−0.31 to −0.19)"),
         # The rounded value -0.004 is zero without a sign: width 0.3, hundredths.
         (-0.004, -0.154, 0.146, "", 0.95, "0.00 (−0.15 to 0.15)"),
+        # Ends on one side of zero stay there, with one digit where the width's two would round them to zero.
+        (0.009, 0.000004, 0.018, "fraction difference", 0.95, "0.9 points (0.0004 to 1.8)"),
+        (-12.0, -30.0, -0.013, "", 0.95, "−12 (−30 to −0.01)"),
+        (-0.009, -0.018, 0.000004, "fraction difference", 0.95, "−0.9 points (−1.8 to 0.0)"),
         # A common power of ten: 2.31e-5 in a width of 6e-6, two digits of which are 1e-7.
         (2.31e-5, 1.9e-5, 2.5e-5, "", 0.95, "2.31 × 10⁻⁵ (1.90 to 2.50 × 10⁻⁵)"),
         (4.2e8, 3.1e8, 6.1e8, "", 0.95, "4.2 × 10⁸ (3.1 to 6.1 × 10⁸)"),

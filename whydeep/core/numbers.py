@@ -28,6 +28,8 @@ def interval(value: float, low: float, high: float, unit: str = "", confidence: 
     'at most 4.0 %'
     >>> interval(-0.009, -0.018, 0.0, "fraction difference")
     '−0.9 points (−1.8 to 0)'
+    >>> interval(-0.009, -0.018, -0.000004, "fraction difference")  # it does not reach zero
+    '−0.9 points (−1.8 to −0.0004)'
     >>> interval(17610, 17610, 17610, "parameters", 1.0)
     '17,610 parameters'
     """
@@ -142,12 +144,15 @@ def _decimals(numbers: list[float]) -> int:
 def _together(numbers: list[float]) -> tuple[list[str], str]:
     """Write a value and its ends with the same decimals: two significant digits of the width."""
     decimals = _decimals(numbers)
-    lost = numbers[0] != 0 and abs(numbers[0]) < 0.5 * 10.0**-decimals
-    if lost and (min(numbers) > 0 or max(numbers) < 0):
-        # The interval spans orders of magnitude: common decimals would round the value to zero.
-        each = [1 - _exponent(number) for number in numbers]
-    else:
-        each = [decimals] * len(numbers)
+    each = [decimals] * len(numbers)
+    if min(numbers) > 0 or max(numbers) < 0:
+        lost = [abs(number) < 0.5 * 10.0**-decimals for number in numbers]
+        if lost[0]:
+            # The interval spans orders of magnitude: common decimals would round the value to zero.
+            each = [1 - _exponent(number) for number in numbers]
+        else:
+            # An end that rounds to zero keeps a digit: whether the interval holds zero is what it is read for.
+            each = [-_exponent(number) if gone else decimals for number, gone in zip(numbers, lost, strict=True)]
     shown, tail = _scaled(numbers, each)
     return [_sign(text) for text in shown], tail
 
