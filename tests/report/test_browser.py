@@ -89,6 +89,19 @@ def test_the_four_answers_fit_on_the_first_screen(visit):
     assert len(columns) == 2
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_caption_of_a_card_is_shown_whole(visit, width):
+    page = visit(width=width)
+    captions = page.locator(".sparkbox > span")
+    assert captions.count() >= 1
+    for caption in captions.all():
+        wide, high = caption.bounding_box()["width"], caption.bounding_box()["height"]
+        alone = caption.evaluate("e => [e.scrollWidth, e.scrollHeight]")
+        # Boxes have fractions of pixels, what is inside is counted in whole ones.
+        assert alone[0] <= wide + 1
+        assert alone[1] <= high + 1
+
+
 def test_details_unfold_and_tables_sort_by_number(visit):
     page = visit()
     article = page.locator("article").filter(has=page.get_by_role("heading", name="Bounds from the capacity"))

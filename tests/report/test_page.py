@@ -106,6 +106,12 @@ def test_the_four_answers_stand_before_everything_else(parsed, shown):
     assert "0.6 % to 3.6 %, 95 % sure" in cards
 
 
+def test_a_rule_is_called_a_rule(shown):
+    # The verdict stands above; what follows are the words of every verdict that there could have been.
+    assert shown.count("<div><dt>Rule</dt>") == sum(len(q.sections) for q in sample().questions.values())
+    assert "<div><dt>Verdict</dt>" not in shown
+
+
 def test_what_was_not_done_is_said_with_its_reason(parsed):
     text = " ".join(parsed.text)
     assert "RuntimeError: the matrix is singular at sweep 3." in text
