@@ -5,7 +5,7 @@ import torch
 from problems import blobs, digits
 from torch import Tensor, nn
 
-from whydeep.approximation.depth import matching_width
+from whydeep.approximation.depth import Trial, matching_width
 from whydeep.approximation.instruments import depth_pays, linear_pieces
 from whydeep.core import Curve, Data, Observation, Problem, Subject, Table, exact
 from whydeep.core.measurement import Measurement
@@ -125,6 +125,23 @@ def test_the_rule_follows_the_interval(low: float, value: float, high: float, pl
     assert answer.verdict == verdict
     assert "2.0 points" in answer.sentence
     assert ("more" if value > 0 else "less") in answer.sentence
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("fraction difference", 0.01), ("loss", 1.0)])
+def test_a_difference_just_beyond_what_can_be_told_apart_does_not_read_like_a_tie(unit: str, scale: float) -> None:
+    more, limit = depth_pays._points(0.90004 * scale, 0.9 * scale, unit)
+    assert more.split()[0] == "0.90004"
+    assert limit.split()[0] == "0.90000"
+    assert depth_pays._points(0.5 * scale, 0.9 * scale, unit)[0].split()[0] == "0.50"
+
+
+def test_networks_are_points_that_no_line_joins() -> None:
+    trials = tuple(
+        Trial(name, 10, "", train=torch.zeros(2), test=torch.ones(2, 3), trainings=1) for name in ("one", "another")
+    )
+    tests = [Measurement("test", 1.0, 0.9, 1.0, unit="fraction")] * 2
+    curve = depth_pays._curve(trials, tests, "fraction")
+    assert {str(line.get_linestyle()) for line in curve.plot().get_lines()} == {"None"}
 
 
 def test_depth_pays_says_when_it_does_not_apply() -> None:

@@ -230,6 +230,7 @@ def _row(trial: Trial, test: Measurement) -> tuple[str | float | int | None, ...
 def _curve(trials: tuple[Trial, ...], tests: list[Measurement], unit: str) -> Curve:
     places = list(range(len(trials)))
     what = "error (misclassified fraction)" if unit == "fraction" else "loss"
+    fitted = [float(trial.train.mean()) for trial in trials]
     best = min(zip(trials, tests, strict=True), key=lambda pair: pair[1].value)
     return Curve(
         "Depth at equal parameters",
@@ -237,7 +238,8 @@ def _curve(trials: tuple[Trial, ...], tests: list[Measurement], unit: str) -> Cu
         what,
         (
             Line("test", places, [m.value for m in tests], [m.low for m in tests], [m.high for m in tests], marks=True),
-            Line("training", places, [float(t.train.mean()) for t in trials], role="reference", marks=True),
+            # Bars without length: networks have no order in which a line could join them.
+            Line("training", places, fitted, fitted, fitted, role="reference", marks=True),
         ),
         alt=f"Test and training {what} of {len(trials)} networks; the lowest test value, {best[1].value:.3g}, has: "
         f"{best[0].name}.",
@@ -279,12 +281,19 @@ def answer(seen: Observation) -> Answer:
 
 def _points(value: float, half: float, unit: str) -> tuple[str, str]:
     """Return a difference and its half-interval in words, with the digits that the interval supports."""
-    if not unit.startswith("fraction"):
+    fraction = unit.startswith("fraction")
+    if fraction:
+        digits = 2 if half < 0.0095 else 1 if half < 0.1 else 0
+        value, half = 100 * value, 100 * half
+    else:
         digits = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
-        return f"{value:.{digits}f}", f"{half:.{digits}f} in loss"
-    # Two digits of the half-interval, so that a difference just outside it does not read like a tie.
-    digits = 2 if half < 0.0095 else 1 if half < 0.1 else 0
-    return f"{100 * value:.{digits}f} points", f"{100 * half:.{digits}f} points"
+    # A difference just outside its half-interval must not read like a tie; beyond nine digits there is none to see.
+    while digits < 9 and value > half and f"{value:.{digits}f}" == f"{half:.{digits}f}":
+        digits += 1
+    return (
+        f"{value:.{digits}f}{' points' if fraction else ''}",
+        f"{half:.{digits}f} {'points' if fraction else 'in loss'}",
+    )
 
 
 instrument = Instrument(
