@@ -176,6 +176,17 @@ def test_the_peak_is_said_with_its_prediction() -> None:
     assert double_descent.answer(Observation(tuple(base))).verdict == "no peak"
 
 
+def test_a_negative_part_of_the_risk_is_explained() -> None:
+    def parts(optimisation: float) -> Answer:
+        values = {"excess risk at the best width": 0.3 + optimisation, "approximation": 0.1, "estimation": 0.2}
+        values |= {"optimisation": optimisation, "best width": 80, "samples": 200}
+        return excess_risk.answer(Observation(tuple(exact(name, value) for name, value in values.items())))
+
+    assert "optimisation −0.067. Optimisation below zero: steps that stop short" in parts(-0.067).sentence
+    assert "below zero" not in parts(0.067).sentence
+    assert parts(-0.067).verdict == "mostly estimation"
+
+
 def test_margins_are_in_medians_of_the_training_samples() -> None:
     found, _ = seen(margins.instrument, subject())
     assert found["median margin, training"].value != 0

@@ -50,6 +50,8 @@ def answer(seen: Observation) -> Answer:
         f"Random features on {seen['samples'].value:,.0f} of these samples do best at width "
         f"{seen['best width'].value:,.0f}; their excess squared loss there: {shown}."
     )
+    if parts["optimisation"] < 0:
+        sentence += " Optimisation below zero: steps that stop short of the best fit regularise it."
     return Answer(sentence, f"mostly {largest}", "neutral", "excess risk at the best width")
 
 
@@ -62,7 +64,8 @@ instrument = Instrument(
     source='Slide "Generalization Error"; Bottou and Bousquet 2008',
     rule="mostly X: the part that is the largest at the best number of features.",
     caveat="Of linear functions of random features, for which the parts are exact; the samples given stand for the "
-    "population.",
+    "population. Optimisation is the risk reached minus that of the best fit to the samples seen: negative where "
+    "stopping early does better on the population than fitting to the end.",
     rank=11,
     budgets={
         "quick": {"samples": 800, "steps": 1_000, "draws": 8},
