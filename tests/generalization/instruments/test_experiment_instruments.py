@@ -182,8 +182,8 @@ def test_a_negative_part_of_the_risk_is_explained() -> None:
         values |= {"optimisation": optimisation, "best width": 80, "samples": 200}
         return excess_risk.answer(Observation(tuple(exact(name, value) for name, value in values.items())))
 
-    assert "optimisation −0.067. Optimisation below zero: steps that stop short" in parts(-0.067).sentence
-    assert "below zero" not in parts(0.067).sentence
+    assert "optimisation −0.067. Optimisation is negative: stopping early did better" in parts(-0.067).sentence
+    assert "negative" not in parts(0.067).sentence
     assert parts(-0.067).verdict == "mostly estimation"
 
 

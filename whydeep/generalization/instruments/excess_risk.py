@@ -51,7 +51,7 @@ def answer(seen: Observation) -> Answer:
         f"{seen['best width'].value:,.0f}; their excess squared loss there: {shown}."
     )
     if parts["optimisation"] < 0:
-        sentence += " Optimisation below zero: steps that stop short of the best fit regularise it."
+        sentence += " Optimisation is negative: stopping early did better than fitting these samples to the end."
     return Answer(sentence, f"mostly {largest}", "neutral", "excess risk at the best width")
 
 

@@ -56,7 +56,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         "fall of the gap",
         found.gaps[:, 0] - found.gaps[:, -1],
         unit="fraction difference",
-        method=f"gap at {sizes[0]} minus gap at {sizes[-1]} samples; Student, {budget['seeds']} seeds",
+        method=f"gap at {sizes[0]:,} minus gap at {sizes[-1]:,} samples; Student, {budget['seeds']} seeds",
     )
     extra = [
         fall,
