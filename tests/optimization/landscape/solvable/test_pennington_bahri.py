@@ -83,6 +83,29 @@ def test_the_index_tends_to_one_half_and_never_falls(form: Form) -> None:
     assert 0.48 < values[-1] < 0.5
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("phi", [0.05, 0.5, 1.0])
+def test_the_index_stays_one_half_at_the_largest_energies(form: Form, phi: float) -> None:
+    for eps in (1e16, 1e18, 1e30, 1e100, 1e300, 1e308):
+        # What is missing falls as eps^(-1/3) where phi = 1 and H1 is singular, else faster.
+        assert 0.5 - eps ** (-1 / 3) <= index(phi, eps, form=form) <= 0.5
+    # The semicircle of variance 2 eps begins at -2 sqrt(2 eps); H0 is nothing beside it.
+    if form == "linear":
+        assert left_edge(phi, 1e30, form=form) == pytest.approx(-2 * math.sqrt(2e30), rel=1e-9)
+    with pytest.raises(ValueError, match="above zero and finite"):
+        index(phi, math.inf, form=form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("phi", [1.2, 1.9, 2.0, 3.0])
+@pytest.mark.parametrize("eps", [0.01, 0.5, 5.0, 1e6])
+def test_more_parameters_than_residuals_have_the_index_of_drawn_matrices(form: Form, phi: float, eps: float) -> None:
+    values = sample(phi, eps, 400, generator=torch.Generator().manual_seed(0), form=form)
+    # Zero where H is singular comes with roundings of the largest; p >= 480 eigenvalues, rigid to a few.
+    below = float((values < -1e-9 * float(values.abs().max())).double().mean())
+    assert index(phi, eps, form=form) == pytest.approx(below, abs=0.005)
+
+
 def test_three_halves_is_the_power_only_near_the_critical_energy() -> None:
     eps = critical_energy(0.25)
 

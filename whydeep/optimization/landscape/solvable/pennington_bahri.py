@@ -57,17 +57,22 @@ def index(phi: float, eps: float, *, form: Form = "linear") -> float:
 
     Integrating G dz along the real axis by parts, with P' = R0 + R1, P(0) = 0 and G0 = G(0 + i0):
     index = 1 + (arg G0 + Im P(G0))/pi. Zero up to `critical_energy`, then first as (eps - eps_c)^(3/2); that power
-    is only the beginning of the curve: at twice eps_c its slope in logarithms is already below 1.3.
-    Raises `ValueError` when phi or eps is not positive.
+    is only the beginning of the curve: at twice eps_c its slope in logarithms is already below 1.3. It tends to 1/2 as
+    eps grows; in the form "relu" with phi > 1, where H1 is singular, to 1/(2 phi), which it is everywhere if phi >= 2.
+    Raises `ValueError` when phi or eps is not positive and finite.
 
     >>> index(0.25, 0.8 * critical_energy(0.25)), round(index(0.25, 3 * critical_energy(0.25)), 4)
     (0.0, 0.0801)
     """
     _check(phi, eps, form)
+    if form == "relu" and phi >= 2:
+        # 2 m <= p: the ranges of H0, m directions up, and H1, m/2 up and m/2 down, share nothing. Their signs add up.
+        return 1 / (2 * phi)
     root = _root(0.0, phi, eps, form)
     if root is None:
-        # The origin lies left or right of the support. Mean 1, and H0 has no negative part: it is left of it.
-        return 0.0
+        # Fewer parameters than residuals: mean 1 and H0 without a negative part, the support lies right of the origin.
+        # Else H1 has m/2 directions down and a null space in which H0 is positive: the origin lies in a gap.
+        return 1 / (2 * phi) if form == "relu" and phi > 1 else 0.0
     # Logarithms of factors that stay in one half plane while G moves there from the negative axis: no branch is cut.
     primitive = -cmath.log(1 - phi * root) / phi
     if form == "linear":
@@ -89,10 +94,13 @@ def left_edge(phi: float, eps: float, *, form: Form = "linear") -> float:
     """Return the smallest eigenvalue of the limit: max over G < 0 (before a pole of R1) of R0(G) + R1(G) + 1/G."""
     _check(phi, eps, form)
     # z(G) rises from -infinity at G = 0- to the edge and falls beyond it; the substitution G = -exp(s) scales it.
-    far = 1e8 if form == "linear" else math.sqrt(2 / eps) / phi * (1 - 1e-12)
+    # H1 is as large as the square root of eps: where eps is large, the edge is at a G as small as one over that.
+    unit = 1 / math.hypot(1, math.sqrt(2) * math.sqrt(eps)) if form == "linear" else math.sqrt(2 / eps) / phi
+    near = 1e-8 * min(1.0, unit)
+    far = 1e8 * unit if form == "linear" else unit * (1 - 1e-12)
     found = optimize.minimize_scalar(
         lambda s: -_inverse(-math.exp(s), phi, eps, form),
-        bounds=(math.log(1e-8), math.log(far)),
+        bounds=(math.log(near), math.log(far)),
         method="bounded",
         options={"xatol": 1e-12},
     )
@@ -135,22 +143,30 @@ def _inverse(g: float, phi: float, eps: float, form: Form) -> float:
 
 def _root(z: float, phi: float, eps: float, form: Form) -> complex | None:
     """Return G(z + i0), whose imaginary part is negative inside the support, or None outside it."""
+    # In u = G / unit, so that neither coefficients nor roots leave the range of numbers where eps is large or small.
     if form == "linear":
-        coefficients = [2 * eps * phi, -(2 * eps + z * phi), z + phi - 1, -1.0]
+        # 2 eps G^2 (1 - phi G) + G + (1 - phi G)(1 - z G) = 0, with 2 eps unit^2 = part <= 1
+        unit = 1 / math.hypot(1, math.sqrt(2) * math.sqrt(eps))
+        part = eps / (0.5 + eps)
+        coefficients = [part * phi * unit, -(part + z * phi * unit**2), (z + phi - 1) * unit, -1.0]
+        if phi * unit < 1e-18:  # the root u = 1/(phi unit) is real, and too far from the others for their digits
+            coefficients = coefficients[1:]
     else:
-        # (2 - eps phi^2 G^2)(1 - phi G) z G = (2 - eps phi^2 G^2)(1 - phi G + G) + eps phi G^2 (1 - phi G)
-        pole = np.array([-eps * phi**2, 0.0, 2.0])
-        left = np.polymul(pole, np.array([-phi * z, z, 0.0]))
-        right = np.polyadd(np.polymul(pole, [1 - phi, 1.0]), np.polymul([eps * phi, 0.0, 0.0], [-phi, 1.0]))
-        coefficients = list(np.polysub(right, left))
+        # z G = G R0 + G R1 + 1 times (1 - u^2)(1 - a u), where u = 1 is the pole of R1: G R1 = u^2/(phi (1 - u^2))
+        a = math.sqrt(2 / eps)
+        unit = a / phi
+        pole, line = np.array([-1.0, 0.0, 1.0]), np.array([-a, 1.0])
+        left = np.polymul(np.polymul(pole, line), [z * unit, 0.0])
+        right = np.polyadd(np.polymul(pole, [unit, 0.0]), np.polymul([1 / phi, 0.0, 0.0], line))
+        coefficients = list(np.polysub(np.polyadd(right, np.polymul(pole, line)), left))
     roots = np.roots(coefficients)
     # A double root is found to half the digits: an imaginary part of 1e-8 of the root is rounding.
-    below = [complex(root) for root in roots if root.imag < -1e-8 * max(1.0, abs(root))]
-    return max(below, key=lambda root: -root.imag) if below else None
+    below = [complex(root) for root in roots if root.imag < -1e-8 * abs(root)]
+    return unit * max(below, key=lambda root: -root.imag) if below else None
 
 
 def _check(phi: float, eps: float, form: str) -> None:
-    if not (phi > 0 and eps > 0):
-        raise ValueError(f"phi={phi}, eps={eps}; give both above zero")
+    if not (0 < phi < math.inf and 0 < eps < math.inf):
+        raise ValueError(f"phi={phi}, eps={eps}; give both above zero and finite")
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r}; give one of {', '.join(FORMS)}")
