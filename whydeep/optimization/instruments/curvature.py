@@ -210,7 +210,7 @@ instrument = Instrument(
     "to lessen that, and sharpness alone decides nothing about generalization.",
     rank=1,
     budgets={
-        "quick": {"samples": 1500, "steps": 60, "probes": 40, "directions": 5, "layers": 6},
+        "quick": {"samples": 1500, "steps": 100, "probes": 40, "directions": 5, "layers": 6},
         "full": {"samples": 10_000, "steps": 100, "probes": 400, "directions": 20, "layers": 200},
     },
     applies=applies,
