@@ -14,7 +14,12 @@ from .problem import Problem
 
 
 class Status(Enum):
-    """How a training ended."""
+    """How a training ended.
+
+    CONVERGED: the solver's own criterion was met. BUDGET_SPENT: all passes were made. STOPPED_EARLY: more would not
+    help. INTERRUPTED: by the callback. DIVERGED: a number was not finite, a step could not be taken, or the passes were
+    made and the risk is in the end more than ten times that of the start (of outputs zero, if that is more).
+    """
 
     CONVERGED = "converged"
     BUDGET_SPENT = "budget spent"
@@ -37,7 +42,7 @@ class Outcome:
 
     @property
     def diverged(self) -> bool:
-        """Whether the training broke down; the returned model is the last finite one."""
+        """Whether the training broke down; the returned model is then the best that it had, maybe its start."""
         return self.status is Status.DIVERGED
 
 

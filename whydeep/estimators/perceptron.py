@@ -41,7 +41,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     Inputs are taken as they are: put a StandardScaler before it. `predict_proba` exists for the cross-entropy.
     Fitted: `network_` (nn.Sequential), `solver_`, `history_`, `outcome_`, `classes_`, `n_features_in_`, `n_iter_`
-    (passes). Warns by `ConvergenceWarning` when the training diverged; the network is then its last finite iterate.
+    (passes). Warns by `ConvergenceWarning` when the training diverged; the network is then the best that it had.
     Raises `ValueError` on one class only, on sparse or not finite input, and on a solver that cannot take the network.
 
     >>> from sklearn.datasets import make_moons

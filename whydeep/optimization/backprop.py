@@ -42,7 +42,8 @@ class Backprop:
     monitor: the history's risk and error are taken on at most so many training samples, the same ones throughout.
 
     History: "loss", "seconds", for classes "error" (misclassified fraction), with validation "validation" (risk).
-    Outcome DIVERGED when the loss is not finite: the model is the one after the last finite pass.
+    Outcome DIVERGED when the loss is not finite, or at the end `explosion.TIMES` that of the start: the model is the
+    one with the least risk.
 
     >>> from whydeep.core.data import Data
     >>> from whydeep.networks import linear

@@ -48,7 +48,8 @@ class MSA:
     samples), "gain" (the sum over layers of how much their Hamiltonians have risen, mean over the iterations of the
     pass; the decrease of the objective that the method expects of an iteration), "seconds" (iterations only), for
     classes "error", with validation "validation" (risk).
-    Outcome DIVERGED when the risk is not finite, or `EXPLODED` times that of the start: the model is the one before.
+    Outcome DIVERGED when the risk is not finite, `EXPLODED` times that of the start, or at the end `explosion.TIMES`
+    that of the start: the model is the one with the least risk.
 
     Raises `InputError` when the model is no nn.Sequential, or its layers share parameters.
     Cost of an iteration: one gradient, and `inner` times some 1.3 gradients of every layer.
@@ -168,7 +169,7 @@ class _Run(Passes):
             "gain": sum(self.gains) / max(1, len(self.gains)),
         }
 
-    def exploded(self, loss: float) -> bool:
+    def hopeless(self, loss: float) -> bool:
         """Compare with the risk at the start."""
         return bool(self.history["loss"]) and loss > EXPLODED * max(1.0, self.history["loss"][0])
 

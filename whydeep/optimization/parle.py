@@ -32,7 +32,7 @@ class Parle:
     epochs: passes over the data by each replica, so that the cost is `replicas` times that of `Backprop`.
 
     History: "loss", "seconds", for classes "error", all of the mean network, and "spread", the root mean square
-    distance of the replicas' centres from their mean, over its length. Outcome DIVERGED when a loss is not finite.
+    distance of the replicas' centres from their mean, over its length. Outcome DIVERGED as for `Backprop`.
     Source: Chaudhari et al. 2017, Parle: parallelizing stochastic gradient descent, equations 8 (recalled, not checked
     against the paper); there gamma and rho are scoped once in L steps, here, too. No accuracy is promised.
     Cost of a pass: `replicas` gradients of all samples; memory of 4 copies of the weights a replica.

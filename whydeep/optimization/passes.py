@@ -16,6 +16,8 @@ from whydeep.core.evaluation import outputs
 from whydeep.core.problem import Problem
 from whydeep.core.training import Callback, Outcome, Progress, Status, Training
 
+from .explosion import exploded
+
 
 class Passes(ABC):
     """The training of a copy of the problem's model; a method supplies `updates`, and what else it records.
@@ -27,7 +29,8 @@ class Passes(ABC):
 
     History, one entry a pass and the start: "loss", "seconds" (updates only), for classes "error", with validation
     "validation" (risk), and what `extra` returns.
-    Outcome DIVERGED when the loss or risk is not finite or `exploded`: the model is the one after the last good pass.
+    Outcome DIVERGED when the loss or risk is not finite or `hopeless`, or when the training ends `exploded`: the model
+    is then the one with the least risk, of the start and after every pass, on the validation split if there is one.
     """
 
     unit = "step"
@@ -59,7 +62,7 @@ class Passes(ABC):
         """Return further entries of the history, given the risk."""
         return {}
 
-    def exploded(self, loss: float) -> bool:
+    def hopeless(self, loss: float) -> bool:
         """Return whether no later pass can make sense of so large a risk."""
         return False
 
@@ -74,7 +77,6 @@ class Passes(ABC):
         fault = self._record()
         outcome = Outcome(Status.DIVERGED, f"{fault} at the start") if fault else None
         passes = 0
-        last = copy.deepcopy(self.model.state_dict())
         while outcome is None:
             outcome = self._pass(callback)
             if outcome is not None and outcome.diverged:
@@ -83,13 +85,12 @@ class Passes(ABC):
             if fault := self._record():
                 outcome = Outcome(Status.DIVERGED, f"{fault} after pass {passes}")
                 break
-            last = copy.deepcopy(self.model.state_dict())
             if outcome is None or outcome.status is Status.BUDGET_SPENT:  # the goal may be reached in the last pass
                 outcome = self.verdict(passes) or outcome
-        if outcome.diverged:
-            self.model.load_state_dict(last)
-        elif self.held is not None:
-            self.model.load_state_dict(self.best[2])
+        if self.best[2]:  # else the start has no finite risk, and no pass was made
+            outcome = exploded(outcome, self.history, self.problem)
+            if outcome.diverged or self.held is not None:
+                self.model.load_state_dict(self.best[2])
         self.model.zero_grad(set_to_none=True)
         for module, mode in zip(self.model.modules(), modes, strict=True):
             module.training = mode
@@ -117,15 +118,15 @@ class Passes(ABC):
         loss, error = risk_and_error(self.problem, self.model, self.watched)
         values = {"loss": loss, "seconds": self.seconds} | ({} if error is None else {"error": error})
         values |= self.extra(loss)
-        if self.held is not None:
-            values["validation"] = risk_and_error(self.problem, self.model, self.held)[0]
-            if values["validation"] < self.best[0] or not self.best[2]:
-                passes = len(self.history["loss"])
-                self.best = (values["validation"], passes, copy.deepcopy(self.model.state_dict()))
         if not math.isfinite(loss):
             return "the risk is not finite"
-        if self.exploded(loss):
+        if self.hopeless(loss):
             return "the risk exploded"
+        judged = loss if self.held is None else risk_and_error(self.problem, self.model, self.held)[0]
+        if self.held is not None:
+            values["validation"] = judged
+        if judged < self.best[0] or not self.best[2]:
+            self.best = (judged, len(self.history["loss"]), copy.deepcopy(self.model.state_dict()))
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
         return ""

@@ -24,6 +24,7 @@ from whydeep.core.training import Callback, Outcome, Progress, Status, Training
 from whydeep.optimization.counts import check_counts
 from whydeep.optimization.distributed.checkpoint import Checkpoint, Saved, load_checkpoint, save_checkpoint, settings_of
 from whydeep.optimization.distributed.group import ALONE, Group, any_of, check_same, share
+from whydeep.optimization.explosion import exploded
 
 from .chain import Chain
 from .watched import ROWS, Watched, Weights, identity
@@ -133,7 +134,8 @@ def train_in_sweeps(
     History: "loss" (risk of the network itself, the mean over the training samples), what `Iteration.monitor` tells,
     "seconds" (in sweeps only), for classes "error", with a split "validation" (risk); one entry a sweep and the start.
     Taken back to the best weights, more cautiously, when the iteration breaks down or the risk on the training samples
-    has `collapsed`, five times at most. Outcome DIVERGED when it breaks down again: the model is the best finite one.
+    has `collapsed`, five times at most. Outcome DIVERGED when it breaks down again, or ends `exploded`: the model is
+    the best finite one.
     Warns by `SurrogateWarning` when the objective has fallen to half and less while the network's own loss has fallen
     by less than a fifth of that share. Raises `InputError` when the model is no chain, when there are fewer samples
     than processes or these were given different problems, and on a checkpoint of another training; `LostProcess` when
@@ -219,6 +221,8 @@ class _Run:
             if outcome is None and self.restarts < RESTARTS and collapsed(self.history["loss"], self.fresh):
                 self._take_back("the risk has risen and stayed high", self.done)
             self._save(at_the_end=outcome is not None)
+        if self.history:
+            outcome = exploded(outcome, self.history, self.problem)
         keep_best = self.history and (self.watched.validates or outcome.diverged)
         self.chain.load(self.best[1] if keep_best else self.last)
         history = {
