@@ -113,7 +113,9 @@ def test_a_config_file_gives_defaults_and_flags_override(
         (["examine", "--model", "missing.py:net"], "missing.py"),
         (["examine", "--solver", "magic"], "unknown solver 'magic'; give one of adam"),
         (["examine", "--solver", "adam?speed=3"], "solver adam has no 'speed'; give one of lr"),
-        (["examine", "--solver", "adam?epochs=0"], "give at least 1"),
+        (["examine", "--solver", "adam?epochs=0"], "epochs=0; give a whole number, at least 1"),
+        (["train", "--solver", "admm?sweeps=2.5"], "sweeps=2.5; give a whole number, at least 1"),
+        (["train", "--solver", "sgd?lr=nan"], "lr=nan; give a finite number >= 0"),
         (["examine", "--only", "nothing"], "unknown question or instrument nothing"),
         (["examine", "--weights", "none.safetensors"], "none.safetensors"),
         (["examine", "--mean", "0.5"], "give both"),
@@ -154,6 +156,17 @@ def test_train_writes_weights_and_history(whydeep, tmp_path: Path) -> None:  # t
     content = json.loads((tmp_path / "w" / "training.json").read_text())
     assert len(content["history"]["loss"]) == 3
     assert set(load_file(tmp_path / "w" / "weights.safetensors")) == {"1.weight", "1.bias", "3.weight", "3.bias"}
+
+
+def test_a_training_that_blew_up_exits_with_1_and_keeps_its_best_weights(whydeep, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    # Sigmoids saturate, so that nothing overflows, however long the step is.
+    saturating = ("--data", DATA, "--model", "mlp:7?activation=sigmoid", "--solver", "sgd?lr=1e6&epochs=2")
+    done = whydeep("train", *saturating, "--out", "w")
+    assert done.code == 1, done.err
+    assert "diverged: " in done.out
+    assert "and the risk rose from" in done.out
+    content = json.loads((tmp_path / "w" / "training.json").read_text())
+    assert content["risk"]["train"] == pytest.approx(min(content["history"]["loss"]), rel=1e-5)  # single precision
 
 
 def test_theorems_and_check(whydeep) -> None:  # type: ignore[no-untyped-def]
