@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from whydeep.core import Data, Problem
 from whydeep.networks import linear, mlp
-from whydeep.optimization.landscape.paths.path import straight
+from whydeep.optimization.landscape.paths.path import path, straight
 
 
 class Product(nn.Module):
@@ -121,3 +121,12 @@ def test_networks_of_different_shape_are_refused() -> None:
         straight(small_problem(), mlp((3, 6, 4, 3), activation="tanh"))
     with pytest.raises(ValueError, match="give at least 3"):
         straight(small_problem(), small_problem().model, points=2)
+
+
+@pytest.mark.parametrize("points", [0, 1, 2])
+@pytest.mark.parametrize("method", ["line", "permute", "bezier", "relu"])
+def test_a_leg_is_looked_at_between_its_ends(method: str, points: int) -> None:
+    model = mlp((3, 5, 3), activation="relu")
+    options = {"steps": 1} if method == "bezier" else {}
+    with pytest.raises(ValueError, match=f"points={points}; give at least 3"):
+        path(Problem(model, blobs()), model, model, method=method, points=points, **options)  # type: ignore[arg-type]

@@ -135,7 +135,9 @@ def test_batch_norm_takes_its_statistics_anew_where_asked() -> None:
 
 def test_a_point_where_the_risk_is_not_finite_is_infinite() -> None:
     problem = quadratic()
-    assert float(line_slice(problem, torch.tensor([1e200, 0.0]).double(), positions=[1e100]).risk) == float("inf")
+    assert float(line_slice(problem, torch.tensor([1e200, 0.0], dtype=torch.float64), positions=[1e100]).risk) == float(
+        "inf"
+    )
 
 
 def test_filters_get_the_length_of_the_networks_and_rescaling_changes_nothing() -> None:
@@ -258,3 +260,32 @@ def test_a_flat_surface_has_no_level_lines() -> None:
     seen = surface(problem, plane, points=3)
     assert [line.label for line in seen.curve().lines] == ["solution"]
     seen.plot()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_directions_and_positions_that_are_not_finite_are_refused(bad: float) -> None:
+    problem = quadratic()
+    fine, wrong = torch.tensor([1.0, 0.0]).double(), torch.tensor([1.0, bad]).double()
+    with pytest.raises(InputError, match="directions holds NaN or inf"):
+        line_slice(problem, wrong)
+    with pytest.raises(InputError, match="positions holds NaN or inf"):
+        line_slice(problem, fine, positions=[0.0, bad])
+    with pytest.raises(InputError, match="direction holds NaN or inf"):
+        rise(problem, wrong, 1.0)
+    with pytest.raises(InputError, match="step holds NaN or inf"):
+        rise(problem, fine, bad)
+    plane = Plane(problem.vector(), fine, wrong, ("a", "b"))
+    for look in (surface, curvature_map):
+        with pytest.raises(InputError, match="directions holds NaN or inf"):
+            look(problem, plane, points=2)
+
+
+def test_no_point_is_no_slice() -> None:
+    problem = quadratic()
+    with pytest.raises(ValueError, match="positions is empty"):
+        line_slice(problem, torch.ones(2).double(), positions=[])
+    plane = random_plane(problem)
+    for look in (surface, curvature_map):
+        for wrong in ({"points": 0}, {"points": 1}, {"extent": 0.0}, {"extent": float("inf")}):
+            with pytest.raises(ValueError, match="at least 2 points and a finite extent above 0"):
+                look(problem, plane, **wrong)  # type: ignore[arg-type]

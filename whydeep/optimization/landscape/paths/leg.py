@@ -144,7 +144,12 @@ class Path:
         remark: str = "",
         connected: bool | None = None,
     ) -> Path:
-        """Return the path over `legs`, with `points` positions on each leg and `refinements` beside the highest."""
+        """Return the path over `legs`, with `points` positions on each leg and `refinements` beside the highest.
+
+        Raises `ValueError` on fewer than three points: a leg's ends say nothing of what lies between them.
+        """
+        if points < 3:
+            raise ValueError(f"points={points}; give at least 3, the two ends of a leg and one between them")
         beads = (*(leg.at(0.0) for leg in legs), legs[-1].at(1.0))
         names = [name for name, value in problem.model.named_parameters() if value.requires_grad]
         lengths = [leg.length(names) for leg in legs]
@@ -157,7 +162,7 @@ class Path:
         for share in shares:
             places.append(min(1.0, places[-1] + share))
         places[-1] = 1.0
-        inside = max(1, points - 1)
+        inside = points - 1
         looked = [low + (high - low) * k / inside for low, high in pairwise(places) for k in range(inside + 1)]
         profile = along(
             problem,

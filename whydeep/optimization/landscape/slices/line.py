@@ -15,7 +15,7 @@ from whydeep.core.exhibit import Curve, Line
 from whydeep.core.numbers import plain
 from whydeep.core.problem import Problem
 
-from .offsets import risks
+from .offsets import check_finite, risks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +56,8 @@ def line_slice(
 
     Take d from `plane.random_direction` for filter-normalised ones, from `Spectrum.sharpest` for an eigenvector, or
     a difference of two networks. Evaluation mode, on the training data by default; recompute_statistics: see `risks`.
-    A slice cannot prove convexity. Cost: one pass over the data a position.
+    A slice cannot prove convexity. Raises `ValueError` on a direction of another shape and without positions,
+    `InputError` on a direction or positions that are not finite. Cost: one pass over the data a position.
 
     >>> data = Data(torch.tensor([[1.0]]), torch.tensor([[0.0]]))
     >>> model = torch.nn.Linear(1, 1, bias=False)
@@ -67,6 +68,8 @@ def line_slice(
     if direction.shape != (size := problem.vector().shape):
         raise ValueError(f"the direction has shape {tuple(direction.shape)}; the network has {size[0]} parameters")
     places = torch.as_tensor(positions, dtype=torch.float64).reshape(-1)
+    if not len(places):
+        raise ValueError("positions is empty; give at least one")
     values = torch.empty(len(places), dtype=torch.float64)
     parts = risks(
         problem,
@@ -86,7 +89,7 @@ def rise(problem: Problem, direction: Tensor, step: float, *, data: Data | None 
 
     w are the parameters of `problem.model`, direction (p,); evaluation mode, on the training data by default.
     The mean is the rise of the risk, R(w + step d) - R(w), in units of the loss. Cost: two passes over the data.
-    Raises `ValueError` when the direction is zero.
+    Raises `ValueError` when the direction is zero, `InputError` when it or the step is not finite.
 
     >>> import torch
     >>> data = Data(torch.tensor([[1.0]]), torch.tensor([[0.0]]))
@@ -95,6 +98,7 @@ def rise(problem: Problem, direction: Tensor, step: float, *, data: Data | None 
     >>> rise(problem, torch.tensor([5.0]), 1.0)  # 1/2 (3^2 - 2^2)
     tensor([2.5000], dtype=torch.float64)
     """
+    check_finite(direction=direction, step=torch.as_tensor(step))
     length = float(direction.norm())
     if not length > 0:
         raise ValueError("the direction has length 0; give one that points somewhere")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from whydeep.core import parameters
 from whydeep.core.data import Data
+from whydeep.core.errors import InputError
 from whydeep.core.problem import Problem
 from whydeep.optimization.landscape.paths.profile import take_statistics
 from whydeep.optimization.landscape.spectra.second_derivative import twice_differentiable
@@ -33,8 +34,10 @@ def risks(
     its layers allow it; else one after another. Evaluation mode, on the training data by default; a risk that is not
     finite comes as inf. With recompute_statistics the running statistics of batch norm are taken from
     `problem.train` anew at every point, one after another.
+    Raises `InputError` when centre, directions or offsets hold NaN or inf: infinite risks would be no finding then.
     Cost: m passes over the data. Memory: `AT_ONCE` numbers and their activations.
     """
+    check_finite(centre=centre, directions=directions, positions=offsets)
     data = problem.train if data is None else data
     model = problem.copy().eval()
     like = parameters.named(model)
@@ -57,6 +60,13 @@ def risks(
             values = _alone(problem, model, data, batch_size)
         yield rows, torch.nan_to_num(values.double().cpu(), nan=torch.inf, posinf=torch.inf)
         first = rows.stop
+
+
+def check_finite(**given: Tensor) -> None:
+    """Raise `InputError` that names the first of the tensors that holds NaN or inf."""
+    for name, value in given.items():
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{name} holds NaN or inf", "give finite numbers")
 
 
 def _alone(problem: Problem, model: torch.nn.Module, data: Data, batch_size: int) -> Tensor:

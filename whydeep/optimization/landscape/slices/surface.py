@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from whydeep.core.training import Callback, Progress
 from whydeep.optimization.landscape.spectra.block_lanczos import block_lanczos
 from whydeep.optimization.landscape.spectra.hessian import Hessian
 
-from .offsets import risks
+from .offsets import check_finite, risks
 from .plane import Plane
 
 if TYPE_CHECKING:
@@ -122,11 +123,10 @@ def surface(
     work goes on from there. recompute_statistics: batch norm's statistics anew at every point, from the training data.
     callback: told the points done; returning True stops there, and the rest of the surface is NaN.
 
-    Evaluation mode, on the training data by default. Raises `ValueError` for points < 2 or extent <= 0, and
-    `InputError` when `store` holds another surface. Cost: points^2 passes over the data.
+    Evaluation mode, on the training data by default. Raises `ValueError` for points < 2 or an extent that is not
+    positive and finite, and `InputError` when `store` holds another surface, or the plane NaN or inf.
+    Cost: points^2 passes over the data.
     """
-    if points < 2 or not extent > 0:
-        raise ValueError(f"points={points} and extent={extent}; give at least 2 points and a positive extent")
     a, b = _axes(plane, extent, points)
     offsets = torch.cartesian_prod(a, b)
     data = problem.train if data is None else data
@@ -164,9 +164,10 @@ def curvature_map(
     Li et al. (2018) map |smallest / largest|: where it is small the surface is nearly convex there in all directions,
     which the two of the plane alone cannot show. `steps` blocks of 2 vectors each: the values are Ritz values, the
     largest from below and the smallest from above. NaN where the risk or its gradient is not finite.
-    Cost: points^2 * (2 steps + 1) products with a Hessian.
+    Raises as `surface` does. Cost: points^2 * (2 steps + 1) products with a Hessian.
     """
     a, b = _axes(plane, extent, points)
+    check_finite(centre=plane.centre, directions=plane.directions)
     generator = or_default(generator)
     start = torch.randn(2, len(plane.centre), generator=generator, dtype=plane.centre.dtype).to(plane.centre)
     start = start[: min(2, len(plane.centre))]
@@ -189,6 +190,8 @@ def curvature_map(
 
 
 def _axes(plane: Plane, extent: float, points: int) -> tuple[Tensor, Tensor]:
+    if points < 2 or not 0 < extent < math.inf:
+        raise ValueError(f"points={points} and extent={extent}; give at least 2 points and a finite extent above 0")
     if plane.trajectory is None:
         axis = torch.linspace(-extent, extent, points, dtype=torch.float64)
         return axis, axis
