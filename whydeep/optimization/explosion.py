@@ -13,9 +13,8 @@ from whydeep.core.training import Outcome, Status
 TIMES = 10.0
 """Diverged is a training whose last risk is more than so many times that of its start, or of outputs zero.
 
-Methods that are to converge wander: a first sweep from a good start may double the risk, a hot chain sits at some
-multiple of the least one. Ten times the risk of a network that says nothing is what no set of outputs near the targets
-has; the trainings that blew up in trials ended at fifty times and more."""
+A choice, not a theorem: a first sweep from a good start may double the risk, and a hot chain sits at some multiple of
+the least one, but ten times the risk of a network that says nothing is far from any targets."""
 ROWS = 10_000
 """Targets that the risk of outputs zero is taken on, the first ones."""
 
