@@ -107,6 +107,15 @@ def test_a_slope_without_curvature_ends_gradient_flat() -> None:
     assert find_critical_point(risk_is("linear", 1.0, 2.0), dense_limit=0).kind == "gradient-flat"
 
 
+def test_an_unfinished_search_says_what_to_raise() -> None:
+    problem = small_problem(dtype=torch.float64)
+    short = find_critical_point(problem, most=1)
+    assert short.kind == "unfinished"
+    assert "more steps (most) or a larger tolerance may end it" in short.sentence
+    loose = find_critical_point(problem, most=1, tolerance=1.01 * short.gradient_norm)
+    assert loose.critical
+
+
 def test_a_start_that_is_critical_stays() -> None:
     found = find_critical_point(risk_is("saddle", 0.0, 0.0))
     assert found.critical

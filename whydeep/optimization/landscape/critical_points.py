@@ -73,7 +73,8 @@ class SearchEnd:
         """What was found, in words."""
         lengths = f"gradient {self.gradient_norm:.1e}, |Hg|/(|H||g|) {self.flatness:.1e}, energy {self.energy:.4g}"
         if not self.critical:
-            return f"No critical point: the search ended {self.kind} ({lengths})."
+            further = "; more steps (most) or a larger tolerance may end it" if self.kind == "unfinished" else ""
+            return f"No critical point: the search ended {self.kind} ({lengths}){further}."
         if self.curvatures is None:
             return f"A critical point ({lengths}); its index was not computed."
         count = int((self.curvatures < -self.zero).sum())
@@ -104,11 +105,15 @@ def find_critical_point(
     Without it the search goes to the critical point that is near. The more downhill directions, the higher the energy.
     Where units are rectified the gradient jumps and a search may end unfinished: it says so. On a smooth network that
     could fit its data exactly, or whose units can saturate, many searches run off to infinity, where the gradient
-    vanishes without a critical point: give more samples than the network can fit.
+    vanishes without a critical point: give more samples than the network can fit. Along nearly flat directions steps
+    are short, and the tolerance is strict: of six networks 3-4-2 of tanh units on random targets the default 200 steps
+    bring two to a critical point and 1,000 steps three; the others end gradient-flat or with units that saturate.
 
     Raises `InputError` when the gradient at the start is not finite or an index is asked of more than `dense_limit`
     parameters, `ValueError` on a tolerance or counts that are not positive and an index outside 0..p.
-    Cost of a step: p or `krylov` products and two gradients or four; memory 2 min(p, krylov) * p numbers.
+    Cost of a step: p or `krylov` products and two gradients or four (attention layers have dear products: with 500
+    parameters and 300 samples some 10 seconds a step; dense_limit=0 takes `krylov` products instead); memory
+    2 min(p, krylov) * p numbers.
     Source: Roosta et al. (Newton-MR, 2018; recalled, not checked against the paper: there a line search stands where
     the damping stands here, which met steps of no use along nearly flat directions), Frye et al. (2021).
 

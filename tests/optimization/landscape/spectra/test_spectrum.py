@@ -293,6 +293,11 @@ def test_too_little_memory_is_said_with_what_would_fit() -> None:
     with pytest.raises(InputError, match="give at most"):
         spectrum(problem, memory=6_000)
     assert spectrum(problem, memory=25_000).products
+    # No more eigenvalues are kept than there are, however many are asked for: memory is not what is short.
+    assert len(spectrum(problem, top=10**9, memory=50_000).eigenvalues) == 59
+    wide = Problem(nn.Linear(200, 3), blobs(d=200))
+    with pytest.raises(ValueError, match="cannot hold top=603 eigenvalues; give a smaller top or more steps"):
+        spectrum(wide, top=10**9)
 
 
 def test_the_callback_hears_of_every_product_and_may_stop() -> None:

@@ -150,7 +150,8 @@ def matrix_spectrum(
     size, top = len(like), min(top, len(like))
     block, steps = sizes(size, density=density, columns=columns, steps=steps)
     if block < 1 or steps < 1 or min(size, block * steps) < top:
-        raise ValueError(f"{steps} steps of {block} vectors cannot hold top={top} eigenvalues; give more steps")
+        given = f"{steps} steps of {block} vectors cannot hold top={top} eigenvalues"
+        raise ValueError(f"{given}; give a smaller top or more steps")
     check_memory(like, memory, top=top, density=density, columns=columns, steps=steps)
     multiply = operator if isinstance(operator, Hessian) else block_product(operator, size)
     taken, halted = 0, False
@@ -235,7 +236,8 @@ def check_memory(
 ) -> None:
     """Raise `InputError` when `matrix_spectrum` with these settings needs more than `limit` bytes."""
     block, steps = sizes(len(like), density=density, columns=columns, steps=steps)
-    memory_of.check(len(like), block=block, steps=steps, kept=top + 1, width=like.element_size(), limit=limit)
+    kept = min(top, len(like), block * steps) + 1  # more are refused for want of steps, not of memory
+    memory_of.check(len(like), block=block, steps=steps, kept=kept, width=like.element_size(), limit=limit)
 
 
 def _unseen(size: int, steps: int, columns: int, spread: float) -> float:
