@@ -61,6 +61,7 @@ def test_given_weights_are_on_trust_unless_held_out_data_are_declared(
     code, out, err = run(monkeypatch, capsys, *data)
     assert code == 0, err
     assert out.startswith("If the held-out samples were not used in training: its error")
+    assert "the classifier given" in out
     code, out, err = run(
         monkeypatch, capsys, *data, "--seed", "1", "--heldout", "synthetic:gaussian_mixture?n=200&d=2&classes=2"
     )
@@ -70,7 +71,11 @@ def test_given_weights_are_on_trust_unless_held_out_data_are_declared(
 
 
 def test_exit_code_answers_at_most(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch, capsys, *SMALL, "--at-most", "1.0")[0] == 0
+    code, out, _ = run(monkeypatch, capsys, *SMALL, "--at-most", "1.0", "--delta", "1e-6")
+    assert code == 0
+    assert "(99.9999 % sure)" in out
+    assert "the network trained" in out
+    assert "the classifier given" not in out
     assert run(monkeypatch, capsys, *SMALL, "--at-most", "0.0")[0] == 1
 
 
@@ -82,6 +87,9 @@ def test_exit_code_answers_at_most(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         (["--method", "kl", "--method", "kl"], "'kl' twice"),
         (["--data", "synthetic:ridge_sum?n=50"], "no classes"),
         (["--candidates", "0"], "candidates"),
+        (["--at-most", "nan"], "--at-most nan; give a fraction from 0 to 1"),
+        (["--at-most", "2"], "--at-most 2; give a fraction"),
+        (["--at-most", "-0.1"], "--at-most -0.1; give a fraction"),
     ],
 )
 def test_refuses_in_one_sentence(

@@ -272,6 +272,9 @@ def certify(context: click.Context, /, as_json: bool, **options: Any) -> int:
 
     if not 0 < options["delta"] < 1:
         raise InputError(f"--delta {options['delta']:g}", "give a probability between 0 and 1")
+    limit = options["at_most"]
+    if limit is not None and not 0 <= limit <= 1:
+        raise InputError(f"--at-most {limit:g}", "give a fraction from 0 to 1 (0.05 for 5 %)")
     with terminal.watching(quiet=as_json) as watch:
         case = case_of(options)
         if case.test is None:
@@ -295,7 +298,6 @@ def certify(context: click.Context, /, as_json: bool, **options: Any) -> int:
         click.echo(json.dumps(result.to_json()))
     else:
         terminal.certificates(result.sentence, result.certificates, result.independence)
-    limit = options["at_most"]
     return 1 if limit is not None and result.certificates[0].bound > limit else 0
 
 

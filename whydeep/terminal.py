@@ -163,7 +163,7 @@ def certificates(sentence: str, found: Sequence[Certificate], independence: str)
     rows = dict.fromkeys(
         (
             r.method,
-            r.subject or "the classifier given",
+            r.subject or ("the network trained" if independence == "by construction" else "the classifier given"),
             percent(r.bound, up=True),
             percent(r.error),
             f"{r.n:,}",

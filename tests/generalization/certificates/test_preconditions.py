@@ -6,7 +6,7 @@ from torch import nn
 
 from whydeep.core import Data, InputError
 from whydeep.generalization import certify
-from whydeep.generalization.certificates.preconditions import overlap
+from whydeep.generalization.certificates.preconditions import overlap, repeats
 
 X = torch.arange(24.0).reshape(12, 2)
 DATA = Data(X, torch.arange(12) % 2, classes=2)
@@ -38,6 +38,32 @@ def test_overlap_is_refused_with_the_count() -> None:
     with pytest.raises(InputError, match="3 of the 7 held-out samples of data are among the training samples"):
         certify(nn.Linear(2, 2), DATA.take(torch.arange(5, 12)), train=DATA.take(torch.arange(8)))
     assert certify(nn.Linear(2, 2), DATA.take(torch.arange(8, 12)), train=DATA.take(torch.arange(8))).n == 4
+
+
+def test_repeats_are_counted_whatever_their_label_or_place() -> None:
+    order = torch.tensor([3, 0, 3, 5, 0, 3])
+    assert repeats(Data(X[order], torch.arange(6) % 2, classes=2)) == 3
+    assert repeats(Data(Lazy(X[order]), torch.arange(6) % 2, classes=2)) == 3
+    assert repeats(DATA) == 0
+
+
+@pytest.mark.parametrize("method", ["binomial", "kl"])
+def test_a_held_out_set_written_down_twenty_times_is_a_condition(method: str) -> None:
+    few = certify(nn.Linear(2, 2), DATA, method=method)
+    many = certify(nn.Linear(2, 2), DATA.take(torch.arange(12).repeat(20)), method=method)
+    assert few.notes == ()
+    assert few.condition == ""
+    assert many.sentence.startswith("If the 228 samples that repeat others are draws of their own and no copies, its")
+    assert many.notes == ("228 of the 240 samples repeat another one exactly",)
+
+
+def test_a_hundredth_of_repeated_samples_is_a_note() -> None:
+    x = torch.arange(200.0)[:, None]
+    for copies, condition in ((2, ""), (3, "the 3 samples that repeat others are draws of their own and no copies")):
+        x[:copies] = x[-copies:]
+        found = certify(lambda x: x[:, 0].long() % 2, (x, x[:, 0].long() % 2))
+        assert found.notes == (f"{copies} of the 200 samples repeat another one exactly",)
+        assert found.condition == condition
 
 
 @pytest.mark.parametrize("layer", [nn.Dropout(), nn.BatchNorm1d(2)], ids=lambda layer: type(layer).__name__)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -30,6 +32,11 @@ class Sums:
     rates: tuple[tuple[float, float, int], ...] = ((0.01, 50.0, 10),)
     one_rate: bool = True
     clip: float | None = None
+    strayed: bool = False
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    def passed(self, weights: Iterable[torch.Tensor]) -> bool:
+        return False
 
 
 def samples(n: int, wrong: int, *, shift: float = 0.0) -> Data:
@@ -82,7 +89,8 @@ def test_the_decayed_form_is_labelled_conditional() -> None:
 
 def test_the_data_prior_counts_only_the_unseen() -> None:
     path = Sums(LogRatio(60.0), LogRatio(5.0, 1.0))
-    train, unseen = samples(400, 20), samples(100, 10)
+    train = samples(400, 20)
+    unseen = train.take(torch.arange(10, 110))
     found = sgld_certificate(path, classifier, train, unseen=unseen).data_prior
     assert found is not None
     assert found.n == 100
@@ -154,6 +162,106 @@ def test_random_labels_are_not_certified() -> None:
     assert found.vacuous
 
 
+def learner(*, hidden: int = 2) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, 2))
+
+
+def steps(model: nn.Module, data: Data, *optimizers: torch.optim.Optimizer, count: int = 3) -> None:
+    assert isinstance(data.x, torch.Tensor)
+    for _ in range(count):
+        model.zero_grad()
+        nn.functional.cross_entropy(model(data.x / 100), data.targets).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def test_only_what_the_path_pays_for_is_certified() -> None:
+    data, model = samples(50, 2), learner()
+    optimizer = SGLD(model.parameters(), 0.1, beta=10.0, accumulate=True)
+    steps(model, data, optimizer)
+    early = copy.deepcopy(model)
+    steps(model, data, optimizer)
+    for one in (early, model, copy.deepcopy(model).requires_grad_(False)):
+        assert sgld_certificate(optimizer, one, data).single_run.notes == ()
+    # A mean of points is a function of the path, which the path cannot tell.
+    mean = copy.deepcopy(model)
+    with torch.no_grad():
+        for value, other in zip(mean.parameters(), early.parameters(), strict=True):
+            value.lerp_(other, 0.5)
+    found = sgld_certificate(optimizer, mean, data)
+    assert all("made of such points alone is on trust" in certificate.notes[-1] for certificate in found)
+    assert found.sentences[-1].startswith("Note: the network is at no point of the path")
+    # Two networks of one shape cannot be told from one that has a trained layer more; as a function they can vote.
+    with pytest.raises(InputError, match="that the path does not have"):
+        sgld_certificate(optimizer, Vote(early, model), data)
+    sgld_certificate(optimizer, Vote(early, model).__call__, data)
+
+    steps(model, data, torch.optim.Adam(model.parameters(), 1e-2))
+    for one in (model, copy.deepcopy(model), mean):
+        with pytest.raises(InputError, match="something else than the path's steps moved its weights"):
+            sgld_certificate(optimizer, one, data)
+    assert sgld_certificate(optimizer, early, data).single_run.notes == ()
+
+
+class Vote(nn.Module):
+    def __init__(self, *models: nn.Module) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return sum(model(x).softmax(1) for model in self.models)
+
+
+@pytest.mark.parametrize("hidden", [2, 5])
+def test_trained_weights_that_are_not_on_the_path_are_refused(hidden: int) -> None:
+    # With two hidden units both layers have the same shapes.
+    data, model = samples(50, 2), learner(hidden=hidden)
+    optimizer = SGLD(model[2].parameters(), 0.1, beta=10.0, accumulate=True)
+    steps(model, data, optimizer, torch.optim.Adam(model[0].parameters(), 1e-2))
+    for one in (model, copy.deepcopy(model)):
+        with pytest.raises(InputError, match="that the path does not have"):
+            sgld_certificate(optimizer, one, data)
+    with pytest.raises(InputError, match="lacks weights that are on the path"):
+        sgld_certificate(optimizer, nn.Linear(2, 3), data)
+
+
+def test_a_frozen_body_is_certified_on_trust() -> None:
+    data, model = samples(50, 2), learner(hidden=5)
+    model[0].requires_grad_(False)
+    optimizer = SGLD(model[2].parameters(), 0.1, beta=10.0, accumulate=True)
+    steps(model, data, optimizer)
+    (note,) = sgld_certificate(optimizer, model, data).single_run.notes
+    assert note.startswith("15 weights are not on the path")
+
+
+def test_a_step_that_broke_down_is_refused_and_the_path_before_it_is_not() -> None:
+    data, model = samples(50, 2), learner()
+    optimizer = SGLD(model.parameters(), 0.1, beta=10.0, accumulate=True)
+    steps(model, data, optimizer)
+    good, path = copy.deepcopy(model), optimizer.path
+    bound = sgld_certificate(optimizer, good, data).single_run.bound
+    next(model.parameters()).grad.fill_(math.nan)
+    optimizer.step()
+    for one in (good, model, classifier):
+        with pytest.raises(InputError, match="a gradient was not finite in one of its steps"):
+            sgld_certificate(optimizer, one, data)
+    assert sgld_certificate(path, good, data).single_run.bound == bound
+    with pytest.raises(InputError, match="not finite"):
+        sgld_certificate(Sums(LogRatio(1.0), prior=LogRatio(math.nan)), classifier, data)
+
+
+def test_copies_of_the_training_samples_make_the_sentence_conditional() -> None:
+    once = samples(50, 2)
+    again = once.take(torch.arange(50).repeat(20))
+    found = sgld_certificate(Sums(LogRatio(5.0, 0.0, 2.0)), classifier, again)
+    assert found.single_run.sentence.startswith("If the 950 samples that repeat others are draws of their own and no")
+    assert found.decayed is not None
+    for certificate in (found.in_expectation, found.decayed):
+        assert "this run is an average one and the 950 samples that repeat" in certificate.sentence
+        assert "950 of the 1,000 samples repeat another one exactly" in certificate.notes
+
+
 def test_bad_input_is_refused(real: LangevinRun) -> None:
     data = samples(50, 2)
     path = Sums(LogRatio(1.0))
@@ -161,6 +269,9 @@ def test_bad_input_is_refused(real: LangevinRun) -> None:
         sgld_certificate(path, classifier, data, delta=1.0)
     with pytest.raises(ValueError, match="candidates=0"):
         sgld_certificate(path, classifier, data, candidates=0)
+    for candidates in (math.nan, math.inf, 1.5):
+        with pytest.raises(ValueError, match=f"candidates={candidates}"):
+            sgld_certificate(path, classifier, data, candidates=candidates)
     weight = [nn.Parameter(torch.zeros(1))]
     with pytest.raises(InputError, match="accumulate=True"):
         sgld_certificate(SGLD(weight, 0.1, beta=1.0), classifier, data)
@@ -172,6 +283,9 @@ def test_bad_input_is_refused(real: LangevinRun) -> None:
         sgld_certificate(path, classifier, data, unseen=samples(10, 1))
     with pytest.raises(InputError, match="leave the prior none"):
         sgld_certificate(replace(path, prior=LogRatio()), classifier, data, unseen=data)
+    for strange, count in ((samples(10, 1, shift=1000.0), 10), (data.take(torch.arange(10).repeat(3)), 20)):
+        with pytest.raises(InputError, match=f"{count} of the {len(strange)} samples .* are not among the training"):
+            sgld_certificate(replace(path, prior=LogRatio()), classifier, data, unseen=strange)
     with pytest.raises(InputError, match="are among the training samples"):
         sgld_certificate(path, classifier, data, heldout=data)
     normed = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).eval()

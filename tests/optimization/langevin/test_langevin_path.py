@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from whydeep.optimization.langevin.path import LogRatio
+from whydeep.optimization.langevin.path import LogRatio, fingerprint
 from whydeep.optimization.langevin.sgld import SGLD
 
 
@@ -210,6 +210,11 @@ def test_the_sums_go_on_after_a_checkpoint(tmp_path: Any, through_file: bool) ->
         stored = torch.load(tmp_path / "state.pt", weights_only=True)
     other, _ = walk(1, follow=True)
     other.load_state_dict(stored)
+    assert other.path.strayed  # the sums are another path's until its weights are restored, too
+    with torch.no_grad():
+        for group, source in zip(other.param_groups, optimizer.param_groups, strict=True):
+            for value, stored_value in zip(group["params"], source["params"], strict=True):
+                value.copy_(stored_value)
     assert other.path == optimizer.path
     twin = copy.deepcopy(optimizer)
     assert twin.path == optimizer.path
@@ -233,6 +238,74 @@ def test_a_longer_gradient_than_the_clip_is_refused_before_anything_moves() -> N
     assert torch.equal(first.detach(), place)
     assert optimizer.path.steps == 1
     assert optimizer.path.clip == 1.0
+
+
+def steps(optimizer: SGLD, *weights: nn.Parameter, count: int = 1) -> None:
+    for _ in range(count):
+        for value in weights:
+            value.grad = value.detach().clone()
+        optimizer.step()
+
+
+def test_the_path_knows_its_points_and_when_something_else_moved_the_weights() -> None:
+    one, two = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3, 2).double())
+    optimizer = SGLD([one, two], 0.1, beta=2.0, accumulate=True)
+    steps(optimizer, one, two, count=2)
+    earlier = [two.detach().clone(), one.detach().clone()]  # the order is of no matter
+    steps(optimizer, one, two, count=2)
+    path = optimizer.path
+    assert len(path.visited) == path.steps == 4
+    assert path.shapes == ((2,), (3, 2))
+    assert path.passed([one, two])
+    assert path.passed(earlier)
+    assert not path.passed([torch.ones(2), torch.ones(3, 2).double()])  # the start
+    assert not path.strayed
+
+    torch.optim.Adam([one], 1e-3).step()
+    assert optimizer.path.strayed
+    assert optimizer.path.passed(earlier)
+    with torch.no_grad():
+        one.copy_(earlier[1])  # back at another point: the next step does not start from where the last one ended
+    steps(optimizer, one, two)
+    assert optimizer.path.strayed
+    assert not optimizer.path.passed([one, two])
+    resumed = SGLD([one, two], 0.1, beta=2.0)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert resumed.path.strayed
+    assert copy.deepcopy(optimizer).path.strayed
+
+
+def test_weights_moved_and_put_back_have_not_strayed() -> None:
+    value = nn.Parameter(torch.ones(2))
+    optimizer = SGLD([value], 0.1, beta=2.0, accumulate=True)
+    steps(optimizer, value)
+    kept = value.detach().clone()
+    with torch.no_grad():
+        value.add_(1.0)
+    value.data = kept
+    steps(optimizer, value)
+    assert not optimizer.path.strayed
+
+
+def test_a_group_that_joins_is_no_straying() -> None:
+    one, late = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+    optimizer = SGLD([one], 0.1, beta=2.0, accumulate=True)
+    steps(optimizer, one)
+    optimizer.add_param_group({"params": [late]})
+    assert not optimizer.path.strayed
+    steps(optimizer, one, late)
+    assert not optimizer.path.strayed
+    assert optimizer.path.passed([one, late])
+
+
+def test_a_fingerprint_is_the_sum_of_the_bits() -> None:
+    # 1.0 has the bits 0x3F800000 in single, 0x3FF00000 00000000 in double and 0x3C00 in half precision.
+    assert fingerprint([torch.tensor(1.0), torch.ones(2, 2)]) == 5 * 0x3F800000 % 2**32
+    assert fingerprint([torch.ones(3).double()]) == 3 * 0x3FF00000 % 2**32
+    assert fingerprint([torch.ones(3).half()]) == 3 * 0x3C00
+    wide = torch.randn(6, 4, generator=seeded())
+    assert fingerprint([wide.T[::2]]) == fingerprint([wide.T[::2].contiguous()])
+    assert fingerprint([]) == fingerprint([torch.empty(0)]) == 0
 
 
 def test_bad_use_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Context, Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -76,8 +77,19 @@ class Certificate:
         opening = f"If {self.condition}, {whose}" if self.condition else f"{whose[0].upper()}{whose[1:]}"
         return (
             f"{opening} on new samples is at most {percent(self.bound, up=True)} "
-            f"({percent(1 - self.delta)} sure); it measures {percent(self.error)} ({counted}{chosen}){guess}."
+            f"({sureness(self.delta)} sure); it measures {percent(self.error)} ({counted}{chosen}){guess}."
         )
+
+
+def sureness(delta: float) -> str:
+    """Return 1 - delta in percent, rounded down where delta has more than two digits; never 100 %.
+
+    >>> sureness(0.05), sureness(1e-6), sureness(0.01234)
+    ('95 %', '99.9999 %', '98.7 %')
+    """
+    doubt = Decimal(percent(delta, up=True).removesuffix(" %"))
+    # The smallest number, 5e-324, has its digit 326 places after the point of a percentage.
+    return f"{Context(prec=400).subtract(Decimal(100), doubt).normalize(Context(prec=400)):f} %"
 
 
 def shares(stages: Sequence[tuple[str, float]]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from .learnt_prior import learnt_prior
 from .occam import occam_certificate
 from .pac_bayes import confidence_nats, pac_bayes_certificate
 from .posterior_training import train_posterior
-from .preconditions import check_disjoint, check_fixed
+from .preconditions import check_disjoint, check_fixed, with_repeats
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def _gaussian(task: _Task, certificate: Callable[..., Certificate]) -> Certifica
     found = certificate(posterior, prior, task.heldout, delta=task.delta, union=union, generator=spawn(task.generator))
     centre = prior.network(prior.mean)
     plain = heldout_certificate(centre, task.heldout, delta=task.delta, candidates=task.candidates)
-    return replace(found, candidates=task.candidates, baseline=replace(plain, subject="the network it is around"))
+    baseline = with_repeats(replace(plain, subject="the network it is around"), task.heldout)
+    return with_repeats(replace(found, candidates=task.candidates, baseline=baseline), task.heldout)
 
 
 def _occam(task: _Task) -> Certificate:
@@ -66,7 +67,7 @@ def _occam(task: _Task) -> Certificate:
         heldout=task.heldout,
         generator=spawn(task.generator),
     )
-    return replace(found, delta=task.delta, candidates=task.candidates)
+    return with_repeats(replace(found, delta=task.delta, candidates=task.candidates), task.train)
 
 
 def _gibbs(task: _Task) -> Certificate:
@@ -75,9 +76,8 @@ def _gibbs(task: _Task) -> Certificate:
         task.model, task.train, delta=task.delta / task.candidates, generator=spawn(task.generator)
     )
     plain = heldout_certificate(found.classifier[0], task.heldout, delta=task.delta, candidates=task.candidates)
-    return replace(
-        found, delta=task.delta, candidates=task.candidates, baseline=replace(plain, subject="one network drawn")
-    )
+    baseline = with_repeats(replace(plain, subject="one network drawn"), task.heldout)
+    return replace(found, delta=task.delta, candidates=task.candidates, baseline=baseline)
 
 
 TRAINED: dict[str, Callable[[_Task], Certificate]] = {
@@ -121,6 +121,7 @@ def certify(
     gives each delta / candidates.
     generator: for trainings and draws; None is seeded with 0.
     The plain binomial certificate of the same network stands beside every other one, as `baseline`.
+    Samples that repeat others are counted in a note; more than a hundredth of them become the sentence's condition.
 
     Raises `ValueError` on a delta outside (0, 1), an unknown method or candidates below 1, `InputError` when the data
     have no classes, when held-out samples are among those of `train`, when the network is in training mode and differs
@@ -128,8 +129,8 @@ def certify(
     Cost: one pass over `heldout`; the methods that train say theirs.
 
     >>> import torch
-    >>> y = torch.arange(20) % 2
-    >>> certify(lambda x: x[:, 0], (y[:, None].float(), y)).sentence
+    >>> x = torch.arange(20)
+    >>> certify(lambda x: x[:, 0] % 2, (x[:, None], x % 2)).sentence
     'Its error on new samples is at most 14 % (95 % sure); it measures 0 % (0 of 20).'
     """
     if method not in METHODS:
@@ -163,10 +164,11 @@ def certify(
             )
         return TRAINED[method](_Task(model, data, known, solver, delta, candidates, or_default(generator)))
     check_fixed(model, data)
-    plain = heldout_certificate(model, data, delta=delta, candidates=candidates)
+    plain = with_repeats(heldout_certificate(model, data, delta=delta, candidates=candidates), data)
     if method == "binomial":
         return plain
-    return replace(heldout_certificate(model, data, delta=delta, method=method, candidates=candidates), baseline=plain)
+    found = heldout_certificate(model, data, delta=delta, method=method, candidates=candidates)
+    return replace(found, condition=plain.condition, notes=plain.notes, baseline=plain)
 
 
 def _data(source: Any, name: str, like: Data | None) -> Data:

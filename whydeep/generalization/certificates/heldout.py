@@ -43,7 +43,7 @@ def hoeffding_bound(k: int, n: int, delta: float) -> float:
 
 def check_candidates(candidates: int) -> None:
     """Raise `ValueError` unless a whole number of classifiers, one or more, was compared."""
-    if candidates < 1 or candidates != int(candidates):
+    if not 1 <= candidates < math.inf or candidates != int(candidates):
         raise ValueError(f"candidates={candidates}; give the number of classifiers compared, at least 1")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
+
+from torch import Tensor
 
 
 class LogRatio(Protocol):
@@ -51,3 +54,14 @@ class Path(Protocol):
     @property
     def clip(self) -> float | None:
         """What every sample's gradient was clipped to."""
+
+    @property
+    def strayed(self) -> bool:
+        """Whether something else than the steps moved the weights."""
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of all tensors of weights."""
+
+    def passed(self, weights: Iterable[Tensor]) -> bool:
+        """Whether the steps left exactly these weights at some time."""

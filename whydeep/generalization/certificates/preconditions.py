@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,12 @@ from whydeep.core.data import Data
 from whydeep.core.errors import InputError
 from whydeep.core.evaluation import evaluating
 from whydeep.generalization.risk import Classifier
+
+from .certificate import Certificate
+
+FEW = 0.01
+"""A share of repeated samples up to which they change nothing that is shown: a bound from n (1 - FEW) samples instead
+of n exceeds the measured error by half a per cent more of itself."""
 
 
 def overlap(train: Data, heldout: Data) -> int:
@@ -42,6 +50,44 @@ def check_disjoint(train: Data, heldout: Data) -> None:
             f"{common} of the {len(heldout)} held-out samples of {heldout.name} are among the training samples",
             "take them out: a certificate counts only samples that are new to the classifier",
         )
+
+
+def check_among(train: Data, part: Data) -> None:
+    """Raise `InputError` unless every sample of `part` is one of `train`, no more often than there."""
+    strange = (Counter(_hashes(part)) - Counter(_hashes(train))).total()
+    if strange:
+        raise InputError(
+            f"{strange} of the {len(part)} samples of {part.name} are not among the training samples",
+            "give a part of the training samples, each once; new samples go to heldout=",
+        )
+
+
+def repeats(data: Data) -> int:
+    """Return how many samples are, number by number, another one before them; labels are not compared.
+
+    >>> import torch
+    >>> repeats(Data(torch.tensor([[1.0], [2.0], [1.0]]), torch.tensor([0, 1, 0]), classes=2))
+    1
+    """
+    return len(data) - len(set(_hashes(data)))
+
+
+def with_repeats(found: Certificate, data: Data) -> Certificate:
+    """Return the certificate with a note of the repeated samples among those that it counts.
+
+    Draws from a distribution on few values repeat each other, and the certificate holds for them. Copies look the
+    same, and with them it does not hold: twenty copies of a set know no more than the set. The samples do not tell one
+    from the other, so nothing is refused, but where more than `FEW` repeat, that they are draws becomes its condition.
+    """
+    again = repeats(data)
+    if not again:
+        return found
+    note = f"{again:,} of the {len(data):,} samples repeat another one exactly"
+    condition = found.condition
+    if again > FEW * len(data):
+        own = f"the {again:,} samples that repeat others are draws of their own and no copies"
+        condition = f"{condition} and {own}" if condition else own
+    return replace(found, condition=condition, notes=(*found.notes, note))
 
 
 def check_fixed(model: Classifier, data: Data) -> None:

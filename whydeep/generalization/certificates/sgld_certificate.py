@@ -31,10 +31,11 @@ from whydeep.data.accept import as_data
 from whydeep.generalization.risk import Classifier, mistakes
 
 from .certificate import Certificate, guessing, shares
-from .heldout import heldout_certificate
+from .heldout import check_candidates, heldout_certificate
 from .inversion import check_delta, kl_inverse
 from .path_sums import LogRatio, Path
-from .preconditions import check_disjoint, check_fixed
+from .path_weights import check_weights
+from .preconditions import check_among, check_disjoint, check_fixed, with_repeats
 from .stability import StabilityBound, langevin_stability
 
 ROUNDING = 1e-3
@@ -73,13 +74,14 @@ class PathCertificates:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Each in words, with what dominates it; the last one is the plain held-out bound where there is one."""
+        """Each in words, with what dominates it; then the plain held-out bound where there is one, and the notes."""
         lines = [f"{one.method}: {one.sentence} Largest term: {one.dominant}." for one in self]
         if self.stability is not None:
             vacuous = "; that says nothing" if self.stability.vacuous else ""
             lines.append(f"stability: the expected gap is at most {self.stability.value:.3g}{vacuous}.")
         if self.single_run.baseline is not None:
             lines.append(f"held-out samples: {self.single_run.baseline.sentence}")
+        lines += [f"Note: {note}." for note in self.single_run.notes]
         return tuple(lines)
 
 
@@ -98,24 +100,26 @@ def sgld_certificate(
     """Return what the path of a Langevin training certifies about a classifier on it.
 
     optimizer: an `SGLD` built with `accumulate=True`, or its `path`.
-    model: a function of the path: the network at its last step, the mean of its weights, a vote of its points.
+    model: a function of the path: the network at its last step or a copy of an earlier one, the mean of its weights, a
+    vote of its points. What of that is on trust is in the notes.
     train: the samples of which every step used all or a batch. candidates: how many settings were tried on them; each
     is paid delta / candidates.
-    unseen: the training samples that the prior's gradients did not use, where `step(prior=...)` was given those of the
+    unseen: those of `train` that the prior's gradients did not use, where `step(prior=...)` was given those of the
     others.
     heldout: samples for the plain certificate printed beside; they are used for nothing else.
     batch_size and lipschitz: for the stability bound; the first None means full batches, the second is taken from the
     path's `clip`, or else on trust, and without one there is no stability bound.
 
-    Raises `InputError` on an optimizer that kept no sums or made no step, on a network with running statistics (batch
-    normalisation: they depend on the samples and no path of weights pays for them), when held-out samples are among
-    the training samples, and as `certify` does. Cost: a pass over the samples.
+    Raises `InputError` on an optimizer that kept no sums, made no step or met a gradient that was not finite, on a
+    network with running statistics (batch normalisation: they depend on the samples and no path of weights pays for
+    them) or with weights that are not the path's (`check_weights`), when held-out samples are among the training
+    samples or unseen ones are not, and as `certify` does. Cost: a pass over the samples.
     """
     check_delta(delta)
-    if candidates < 1:
-        raise ValueError(f"candidates={candidates}; give the number of settings tried, at least 1")
+    check_candidates(candidates)
     path = _path(optimizer)
     _check_statistics(model)
+    trust = check_weights(path, model)
     data = as_data(train, name="training data")
     check_fixed(model, data)
     baseline = None
@@ -123,14 +127,14 @@ def sgld_certificate(
         fresh = as_data(heldout, name="held-out data", like=data)
         check_disjoint(data, fresh)
         # Chosen without the held-out samples, so its union bound is over one.
-        baseline = heldout_certificate(model, fresh, delta=delta)
-    certificate = partial(_certificate, model=model, delta=delta, candidates=candidates, baseline=baseline)
+        baseline = with_repeats(heldout_certificate(model, fresh, delta=delta), fresh)
+    certificate = partial(_certificate, model=model, delta=delta, candidates=candidates, baseline=baseline, trust=trust)
     single = certificate("sgld-single-run", path.data_free.value, path.data_free, data)
     expected = certificate("sgld-path-kl", path.data_free.divergence, path.data_free, data)
     expected = replace(
         expected,
         subject="an average run of this training",
-        condition="this run is an average one",
+        condition=_both("this run is an average one", expected.condition),
         assumptions=(*ASSUMPTIONS, "the divergence and the error of this run stand for their expectations"),
     )
     decayed = None
@@ -139,9 +143,9 @@ def sgld_certificate(
         decayed = replace(
             decayed,
             subject="an average run of this training",
-            condition="the slide's decay holds for this chain and this run is an average one",
+            condition=_both("the slide's decay holds for this chain", expected.condition),
             assumptions=(*expected.assumptions, "a logarithmic Sobolev inequality along the prior's path"),
-            notes=("conditional: the decay is not proven for the discrete chain used here",),
+            notes=("conditional: the decay is not proven for the discrete chain used here", *expected.notes),
         )
     return PathCertificates(
         single_run=single,
@@ -162,6 +166,11 @@ def _path(optimizer: Any) -> Path:
         ) from fault
     if steps < 1:
         raise InputError("the path has no steps", "train before asking for its certificate")
+    if any(math.isnan(sums.value) for sums in (path.data_free, path.prior) if sums is not None):
+        raise InputError(
+            "the path's sums are not numbers: a gradient was not finite in one of its steps",
+            "take a smaller step size, or give the path as it was before that step",
+        )
     return path
 
 
@@ -187,6 +196,7 @@ def _certificate(
     delta: float,
     candidates: int,
     baseline: Certificate | None,
+    trust: tuple[str, ...],
 ) -> Certificate:
     """kl^-1(R_n, (nats + ln(2 sqrt(n) J / delta)) / n), with what each part adds."""
     n, errors = len(data), int(mistakes(model, data).sum())
@@ -203,7 +213,7 @@ def _certificate(
     if candidates > 1:
         stages.append(("union over candidates", bound(nats + confidence + math.log(candidates))))
         union = (f"delta / {candidates}, for {candidates} settings tried on the same samples",)
-    return Certificate(
+    found = Certificate(
         bound=stages[-1][1],
         method=method,
         n=n,
@@ -216,8 +226,14 @@ def _certificate(
         candidates=candidates,
         union=union,
         details={"nats": nats, "divergence": sums.divergence, "fluctuation": sums.fluctuation, "nats / n": nats / n},
+        notes=trust,
         baseline=baseline,
     )
+    return with_repeats(found, data)
+
+
+def _both(condition: str, other: str) -> str:
+    return f"{condition} and {other}" if other else condition
 
 
 def _with_data_prior(
@@ -235,6 +251,7 @@ def _with_data_prior(
         raise InputError(
             f"{len(others)} unseen of {len(data)} training samples leave the prior none", "give only the unseen ones"
         )
+    check_among(data, others)
     found = certificate("sgld-data-prior", path.prior.value, path.prior, others)
     followed = len(data) - len(others)
     return replace(

@@ -15,9 +15,27 @@ of parameters contributes its own terms.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def fingerprint(weights: Iterable[Tensor]) -> int:
+    """Return the sum of the weights' bits, read as whole numbers, modulo 2^32, in any order of the tensors.
+
+    Exact on every device and for any number of threads; other weights have the same with a chance of 2^-32.
+    """
+    total = 0
+    for value in weights:
+        bits = value.detach().reshape(-1)
+        bits = bits.view(torch.int32 if bits.element_size() % 4 == 0 else torch.int16)
+        # A sum in 32 bits wraps around, and takes half the time of one in 64.
+        total += int(bits.sum(dtype=torch.int32))
+    return total % 2**32
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,8 @@ class LangevinPath:
     None where none did in some step. squared: sum_k eta_k ||g_k||^2. time: T_N = sum_k eta_k of the first group.
     rates: (eta, beta, steps) of the first group, run by run; one_rate: whether all groups had the same.
     clip: the bound that each sample's gradient was clipped to, if any.
+    strayed: whether something else than the steps moved the weights, between two of them or after the last.
+    visited: the `fingerprint` of the weights after every step until then. shapes: of all tensors of weights.
     """
 
     steps: int
@@ -71,6 +91,13 @@ class LangevinPath:
     rates: tuple[tuple[float, float, int], ...]
     one_rate: bool
     clip: float | None
+    strayed: bool = False
+    visited: tuple[int, ...] = field(default=(), repr=False)
+    shapes: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+
+    def passed(self, weights: Iterable[Tensor]) -> bool:
+        """Whether the steps left exactly these weights at some time, in any order of the tensors."""
+        return fingerprint(weights) in self.visited
 
     @property
     def data_free(self) -> LogRatio:
@@ -106,6 +133,22 @@ class Accumulator:
     squared: float = 0.0
     rates: list[tuple[float, float]] = field(default_factory=list)
     one_rate: bool = True
+    visited: list[int] = field(default_factory=list)
+    strayed: bool = False
+
+    def meet(self, weights: Iterable[Tensor]) -> None:
+        """Notice whether these weights, from which the next step starts, are those that the last one left."""
+        self.strayed |= bool(self.visited) and fingerprint(weights) != self.visited[-1]
+
+    def leave(self, weights: Iterable[Tensor]) -> None:
+        """Remember the weights that a step left; they are on no path once something else has moved them."""
+        if not self.strayed:
+            self.visited.append(fingerprint(weights))
+
+    def join(self, weights: Iterable[Tensor]) -> None:
+        """Let the last point be these weights: those that it had and some that join the path from here."""
+        if self.visited and not self.strayed:
+            self.visited[-1] = fingerprint(weights)
 
     def advance(self, groups: list[Step]) -> None:
         """Add one step of all groups."""
@@ -124,8 +167,9 @@ class Accumulator:
         self.rates.append((groups[0].lr, groups[0].beta))
         self.one_rate &= all((step.lr, step.beta) == self.rates[-1] for step in groups)
 
-    def snapshot(self) -> LangevinPath:
-        """Return the sums as they are now."""
+    def snapshot(self, weights: list[Tensor]) -> LangevinPath:
+        """Return the sums as they are now, with the present weights compared to those that the last step left."""
+        moved = bool(self.visited) and fingerprint(weights) != self.visited[-1]
         runs = tuple((lr, beta, len(list(same))) for (lr, beta), same in groupby(self.rates))
         return LangevinPath(
             steps=len(self.rates),
@@ -136,6 +180,9 @@ class Accumulator:
             rates=runs,
             one_rate=self.one_rate,
             clip=self.clip,
+            strayed=self.strayed or moved,
+            visited=tuple(self.visited),
+            shapes=tuple(tuple(value.shape) for value in weights),
         )
 
     def state(self) -> dict[str, Any]:
@@ -152,5 +199,6 @@ class Accumulator:
                 "groups": [LogRatio(**sums) for sums in state["groups"]],
                 "prior": None if prior is None else LogRatio(**prior),
                 "rates": list(state["rates"]),
+                "visited": list(state.get("visited", [])),
             }
         )

@@ -35,7 +35,8 @@ class SGLD(torch.optim.Optimizer):
     that inside `Backprop` the noise follows the generator of the training. For float32 on the CPU it seeds a faster
     generator at the first step, whose state is stored, too; there z is drawn while the next gradient is computed if
     the network is large and a second core is free. The numbers are the same in either case.
-    accumulate: keep the sums of `path`, from which `generalization.sgld_certificate` computes certificates.
+    accumulate: keep the sums of `path`, from which `generalization.sgld_certificate` computes certificates, and notice
+    where something else moves the weights.
     clip: what every sample's gradient was clipped to, as `clipped_gradients` does; it becomes a fact of `path`. A
     gradient that is longer is refused (a mean of vectors not longer than L is not longer than L).
 
@@ -43,7 +44,8 @@ class SGLD(torch.optim.Optimizer):
     Raises `ValueError` on a step size or weight decay below zero, on a beta or clip that is not positive, when beta and
     temperature are both given or both missing, on sparse gradients, and on a gradient longer than `clip`.
     Cost: one Gaussian vector a step, the dominant part for large networks; it is drawn for all parameters of a type at
-    once, into memory that is kept: once or twice as much as the parameters. With `accumulate`, two inner products.
+    once, into memory that is kept: once or twice as much as the parameters. With `accumulate`, two inner products and
+    a sum.
     Source: Welling and Teh 2011; the form is that of Raginsky, Rakhlin and Telgarsky 2017 (recalled, not checked
     against the paper) and of the lecture's slide "Stochastic Gradient/Discrete Langevin Dynamics".
 
@@ -68,6 +70,7 @@ class SGLD(torch.optim.Optimizer):
     ) -> None:
         if clip is not None and not 0 < clip < math.inf:
             raise ValueError(f"clip is {clip}; give a finite number > 0, or None")
+        self._sums: Accumulator | None = None  # a group is added while the base class is set up
         super().__init__(params, {"lr": lr, "beta": _inverse(beta, temperature), "weight_decay": weight_decay})
         if generator is None:
             device = self.param_groups[0]["params"][0].device
@@ -75,6 +78,7 @@ class SGLD(torch.optim.Optimizer):
         self._noise = GaussianNoise(generator)
         self.clip = clip
         self._sums = Accumulator(clip) if accumulate else None
+        self._versions: list[int] | None = None
 
     @property
     def generator(self) -> torch.Generator:
@@ -83,10 +87,16 @@ class SGLD(torch.optim.Optimizer):
 
     @property
     def path(self) -> LangevinPath:
-        """The sums along the path until now; raises `ValueError` unless the optimizer was built to accumulate."""
+        """The sums along the path until now; raises `ValueError` unless the optimizer was built to accumulate.
+
+        Costs a pass over the weights: whether they still are what the last step left.
+        """
         if self._sums is None:
             raise ValueError("this SGLD keeps no sums along its path; build it with accumulate=True")
-        return self._sums.snapshot()
+        return self._sums.snapshot(self._weights())
+
+    def _weights(self) -> list[Tensor]:
+        return [value for group in self.param_groups for value in group["params"]]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; it may have its own lr, weight_decay, and beta or temperature."""
@@ -98,7 +108,12 @@ class SGLD(torch.optim.Optimizer):
                 raise ValueError(f"{name} is {value}; give a finite number >= 0")
             if name == "beta":
                 _inverse(value, None)
+        if self._sums is not None:
+            self._sums.meet(self._weights())
         super().add_param_group(group)
+        if self._sums is not None:
+            self._sums.join(self._weights())
+            self._versions = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, prior: Sequence[Tensor | None] | None = None) -> Any:
@@ -125,6 +140,10 @@ class SGLD(torch.optim.Optimizer):
         noise = self._noise.like([v for weights, hot in zip(groups, warm, strict=True) if hot for v in weights])
         if accounted:
             self._account(flat, squared, noise, warm, self._followed(prior))
+        everything = self._weights() if self._sums is not None else []
+        # PyTorch counts the changes of a tensor: where none was made since the last step, no weight need be read.
+        if self._sums is not None and [value._version for value in everything] != self._versions:
+            self._sums.meet(everything)
         rest = iter(noise)
         for group, weights, hot in zip(self.param_groups, groups, warm, strict=True):
             if not weights:
@@ -136,6 +155,9 @@ class SGLD(torch.optim.Optimizer):
                 drawn = list(islice(rest, len(weights)))
                 torch._foreach_add_(weights, drawn, alpha=math.sqrt(2 * group["lr"] / group["beta"]))
         self._noise.draw_ahead()
+        if self._sums is not None:
+            self._sums.leave(everything)
+            self._versions = [value._version for value in everything]
         return loss
 
     def _followed(self, prior: Sequence[Tensor | None] | None) -> list[list[Tensor]] | None:
@@ -193,6 +215,7 @@ class SGLD(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned: the noise and the sums go on where they were."""
         super().load_state_dict(state_dict)
+        self._versions = None
         self._noise.restore(state_dict["generator"], state_dict.get("noise"))
         sums = state_dict.get("path")
         if sums is not None:
@@ -213,6 +236,7 @@ class SGLD(torch.optim.Optimizer):
         state = dict(state)
         generator, noise = state.pop("generator", None), state.pop("noise", None)
         super().__setstate__(state)
+        self._versions = None  # a copy's tensors count anew
         if generator is not None:
             self._noise = GaussianNoise(generator)
             self._noise.restore(*noise)

@@ -144,9 +144,9 @@ def test_ten_sigmoid_layers_leave_chance_from_the_default_start():
     train, test = digits()
     problem = Problem(default_start(10, 0), train, test, loss="squared")
     # In double: the path in single precision swings, .80 to .93 of the test set right over a few seeds.
-    training = ADMM(sweeps=80, constant="published", ridge=1e-2, validation=0.1, spread=None, dtype=torch.float64).train(
-        problem, generator=torch.Generator().manual_seed(0)
-    )
+    training = ADMM(
+        sweeps=80, constant="published", ridge=1e-2, validation=0.1, spread=None, dtype=torch.float64
+    ).train(problem, generator=torch.Generator().manual_seed(0))
     assert float(training.history["error"][10]) > 0.85
     assert 1 - float(errors(training.model, test).double().mean()) >= 0.90
 
