@@ -135,7 +135,7 @@ def capacity_table(
 
     >>> import torch
     >>> x = torch.tensor([[-1.0], [1.0]])
-    >>> table = capacity_table(nn.Sequential(nn.Linear(1, 2)), Data(x, torch.tensor([0, 1]), classes=2))
+    >>> table = capacity_table(nn.Sequential(nn.Linear(1, 2)), (x, torch.tensor([0, 1])))
     >>> [row.vacuous for row in table]  # two samples say nothing
     [True, True, True, True, True, True, True]
     """

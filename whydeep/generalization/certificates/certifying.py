@@ -129,8 +129,8 @@ def certify(
     Cost: one pass over `heldout`; the methods that train say theirs.
 
     >>> import torch
-    >>> x = torch.arange(20)
-    >>> certify(lambda x: x[:, 0] % 2, (x[:, None], x % 2)).sentence
+    >>> x = torch.arange(20.0)
+    >>> certify(lambda x: x[:, 0] % 2, (x[:, None], (x % 2).long())).sentence
     'Its error on new samples is at most 14 % (95 % sure); it measures 0 % (0 of 20).'
     """
     if method not in METHODS:
