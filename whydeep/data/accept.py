@@ -16,8 +16,9 @@ from whydeep.core.errors import DataError
 def as_data(source: Any, *, name: str = "data", like: Data | None = None) -> Data:
     """Return `source` as `Data`: Data itself, a pair (x, y) of tensors or arrays, or an iterable of batches (x, y).
 
-    A DataLoader is read once, in its own order. Whole-number targets are classes 0..max, or those of `like` (the
-    training data, when the test data are converted); others are regression targets (n, k).
+    A DataLoader is read once, in its own order, and the global generator is left as it was. Whole-number targets are
+    classes 0..max, or those of `like` (the training data, when the test data are converted); others are regression
+    targets (n, k).
     float64 inputs become float32, the type of PyTorch's layers; raises `DataError` on anything that does not fit.
 
     >>> as_data(([[0.0], [1.0]], [0, 1])).classes
@@ -28,7 +29,8 @@ def as_data(source: Any, *, name: str = "data", like: Data | None = None) -> Dat
     if isinstance(source, list | tuple) and len(source) == 2:
         x, y = _tensor(source[0], name), _tensor(source[1], name)
     elif isinstance(source, Iterable):
-        pairs = [(_tensor(x, name), _tensor(y, name)) for x, y in (_pair(batch, name) for batch in source)]
+        with torch.random.fork_rng(devices=[]):  # a loader draws its order and its workers' seed from the global one
+            pairs = [(_tensor(x, name), _tensor(y, name)) for x, y in (_pair(batch, name) for batch in source)]
         if not pairs:
             raise DataError(name, "the loader gave no batch", "give one with samples")
         x, y = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
