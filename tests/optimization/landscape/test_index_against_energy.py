@@ -10,7 +10,12 @@ from torch import Tensor
 from whydeep.core import Data, InputError, Problem
 from whydeep.networks import linear, mlp
 from whydeep.optimization.landscape.dense_hessian import dense_hessian
-from whydeep.optimization.landscape.index_against_energy import gauss_newton, index_against_energy
+from whydeep.optimization.landscape.index_against_energy import (
+    CriticalPointSeen,
+    IndexAgainstEnergy,
+    gauss_newton,
+    index_against_energy,
+)
 from whydeep.optimization.landscape.solvable import linear_networks
 
 
@@ -63,7 +68,7 @@ def test_on_a_linear_network_it_meets_every_known_critical_point() -> None:
     curve = seen.curve()
     assert [line.label for line in curve.lines] == ["measured", "random matrices"]
     assert curve.lines[0].y == tuple(point.index for point in seen.points)
-    curve.plot()
+    assert len(seen.plot().get_lines()) == 2
 
 
 def test_without_critical_points_it_is_not_testable() -> None:
@@ -85,3 +90,59 @@ def test_other_losses_and_too_many_parameters_are_refused() -> None:
     few = Problem(linear(3, 2).double(), Data(draw(2, 3), draw(2, 2)), loss="squared")
     with pytest.raises(InputError, match="8 parameters for 4 residuals"):
         index_against_energy(few, [])
+
+
+def seen_at(*points: tuple[float, float]) -> IndexAgainstEnergy:
+    """What searches would have brought that ended at points of these energies and indices, as the theory foretells."""
+    rows = tuple(CriticalPointSeen(energy, index, index, 1.0) for energy, index in points)
+    return IndexAgainstEnergy(rows, (), 0.5)
+
+
+def test_an_index_that_rises_with_the_energy_is_said_to_grow() -> None:
+    # One of 5! orders: the chance is 1/120 < 1 %.
+    seen = seen_at((1, 0.0), (2, 0.1), (3, 0.2), (4, 0.3), (5, 0.4))
+    assert seen.correlation == pytest.approx((1, 1 / 120))
+    assert seen.grows is True
+    assert "grows with the energy (rank correlation 1.00 over 5 points)" in seen.sentence
+
+
+def test_an_index_that_falls_or_is_shuffled_is_not_said_to_grow() -> None:
+    falls = seen_at((1, 0.4), (2, 0.3), (3, 0.2), (4, 0.1), (5, 0.0))
+    assert falls.correlation == pytest.approx((-1, 1))
+    assert falls.grows is False
+    assert "is not seen to grow" in falls.sentence
+    # 3 1 4 2 5: 3 of 10 pairs fall, tau = (7 - 3)/10; 1 + 4 + 9 + 15 = 29 of 120 orders have no more of them.
+    shuffled = seen_at((1, 0.3), (2, 0.1), (3, 0.4), (4, 0.2), (5, 0.5))
+    assert shuffled.correlation == pytest.approx((0.4, 29 / 120))
+    assert shuffled.grows is False
+
+
+def test_ties_make_growth_harder_to_see() -> None:
+    # 0 0 1 1 2 2 in order: 12 of 15 pairs rise, none falls: tau-b = 12/sqrt(15 * 12), and 1 of 6!/2!^3 = 90 orders does
+    # so, more than 1 %. The normal approximation would say .0085 and see growth.
+    pairs = seen_at((1, 0.0), (2, 0.0), (3, 0.1), (4, 0.1), (5, 0.2), (6, 0.2))
+    assert pairs.correlation == pytest.approx((12 / 180**0.5, 1 / 90))
+    assert pairs.grows is False
+    assert seen_at((1, 0.0), (2, 0.0), (3, 0.1), (4, 0.1), (5, 0.2), (6, 0.2), (7, 0.3)).grows is True  # 1 of 630
+
+
+def test_growth_is_not_testable_from_few_points_or_of_one_index() -> None:
+    few = seen_at((1, 0.0), (2, 0.1), (3, 0.2), (4, 0.3))
+    # The same point met again, to within 1e-7, is no fifth one.
+    again = seen_at((1, 0.0), (1 + 1e-9, 0.0), (2, 0.1), (3, 0.2), (4, 0.3))
+    one = seen_at((1, 0.0), (2, 0.0), (3, 0.0), (4, 0.0), (5, 0.0), (6, 0.0))
+    for seen in (few, again, one):
+        assert seen.correlation is None
+        assert seen.grows is None
+        assert "grow" not in seen.sentence
+    assert len(again.distinct) == 4
+
+
+def test_points_of_one_energy_and_two_indices_count_as_falling() -> None:
+    # In the order of the energy 0 .2 | .1 at the same energy: whichever comes first in the tuple, the pair falls.
+    one = seen_at((1, 0.0), (2, 0.1), (2, 0.2), (3, 0.3), (4, 0.4))
+    other = seen_at((1, 0.0), (2, 0.2), (2, 0.1), (3, 0.3), (4, 0.4))
+    assert one.correlation == other.correlation
+    assert one.correlation is not None
+    assert one.correlation[1] == pytest.approx(5 / 120)  # at most one pair out of order: 1 + 4 orders
+    assert one.grows is False

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from scipy import stats
@@ -23,7 +24,11 @@ from whydeep.core.problem import Problem
 
 from .critical_points import SearchEnd, find_critical_point, in_double
 from .dense_hessian import dense_hessian
+from .rank_chance import chance_of_order
 from .solvable import pennington_bahri
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -66,17 +71,17 @@ class IndexAgainstEnergy:
 
     @property
     def correlation(self) -> tuple[float, float] | None:
-        """Kendall's rank correlation of index and energy over the distinct points, and the chance of one as large.
+        """Kendall's rank correlation (tau-b) of index and energy over the distinct points, and the chance of as large.
 
-        The chance is that of unrelated ranks, one-sided. None with fewer than five points or when all have one index.
+        The chance is that of unrelated ranks, one-sided and exact (`chance_of_order`); two points of one energy, where
+        there are such, count as falling. None with fewer than five points or when all have one index.
         """
-        points = self.distinct
-        if len(points) < 5 or len({point.index for point in points}) == 1:
+        points = sorted(self.distinct, key=lambda point: (point.energy, -point.index))
+        indices = [point.index for point in points]
+        if len(points) < 5 or len(set(indices)) == 1:
             return None
-        found = stats.kendalltau(
-            [point.energy for point in points], [point.index for point in points], alternative="greater"
-        )
-        return float(found.statistic), float(found.pvalue)
+        found = stats.kendalltau([point.energy for point in points], indices)
+        return float(found.statistic), chance_of_order(indices)
 
     @property
     def grows(self) -> bool | None:
@@ -109,6 +114,10 @@ class IndexAgainstEnergy:
             what = "grows with the energy" if self.grows else "is not seen to grow with the energy"
             found += f", and {what} (rank correlation {self.correlation[0]:.2f} over {len(self.distinct)} points)"
         return f"{found}."
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw index against energy into `ax` (new ones when None) and return it."""
+        return self.curve().plot(ax)
 
     def curve(self) -> Curve:
         """Return the plot: index against energy, measured and foretold at the same points."""
