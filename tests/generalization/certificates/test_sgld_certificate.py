@@ -34,9 +34,10 @@ class Sums:
     clip: float | None = None
     strayed: bool = False
     shapes: tuple[tuple[int, ...], ...] = ()
+    rounding: float = 0.0
 
-    def passed(self, weights: Iterable[torch.Tensor]) -> bool:
-        return False
+    def place(self, weights: Iterable[torch.Tensor]) -> int | None:
+        return None
 
 
 def samples(n: int, wrong: int, *, shift: float = 0.0) -> Data:
@@ -105,7 +106,10 @@ def test_the_plain_bound_is_printed_beside() -> None:
     found = sgld_certificate(Sums(LogRatio(60.0)), classifier, samples(400, 20), heldout=heldout, candidates=9)
     assert found.single_run.baseline is not None
     assert found.single_run.baseline.bound == binomial_tail_inverse(2, 50, 0.05)
-    assert found.sentences[-1].startswith("held-out samples:")
+    assert found.sentences[-2].startswith("held-out samples:")
+    assert (
+        found.sentences[-1] == "Note: that the classifier (classifier) is made of points of the path alone is on trust."
+    )
     assert all("Largest term" in line for line in found.sentences[:2])
 
 
@@ -116,9 +120,12 @@ def test_stability_needs_a_lipschitz_constant() -> None:
     assert clipped is not None
     assert clipped == declared
     assert clipped.lipschitz == 2.0
-    assert any(
-        "expected gap" in line for line in sgld_certificate(Sums(LogRatio(1.0), clip=2.0), classifier, data).sentences
+    lines = sgld_certificate(Sums(LogRatio(1.0), clip=2.0), classifier, data).sentences
+    # Without a batch size all samples are meant, and the sentence says so.
+    condition = (
+        "stability: if every step used 400 of 400 samples and no sample's gradient was longer than 2, the expected"
     )
+    assert any(line.startswith(condition) for line in lines)
     with pytest.raises(InputError, match="different step sizes"):
         sgld_certificate(Sums(LogRatio(1.0), clip=2.0, one_rate=False), classifier, data)
 
@@ -182,8 +189,10 @@ def test_only_what_the_path_pays_for_is_certified() -> None:
     steps(model, data, optimizer)
     early = copy.deepcopy(model)
     steps(model, data, optimizer)
-    for one in (early, model, copy.deepcopy(model).requires_grad_(False)):
+    for one in (model, copy.deepcopy(model).requires_grad_(False)):
         assert sgld_certificate(optimizer, one, data).single_run.notes == ()
+    picked = ("the network is that of step 3 of 6: that it was not picked by its errors is on trust",)
+    assert sgld_certificate(optimizer, early, data).single_run.notes == picked
     # A mean of points is a function of the path, which the path cannot tell.
     mean = copy.deepcopy(model)
     with torch.no_grad():
@@ -201,7 +210,7 @@ def test_only_what_the_path_pays_for_is_certified() -> None:
     for one in (model, copy.deepcopy(model), mean):
         with pytest.raises(InputError, match="something else than the path's steps moved its weights"):
             sgld_certificate(optimizer, one, data)
-    assert sgld_certificate(optimizer, early, data).single_run.notes == ()
+    assert sgld_certificate(optimizer, early, data).single_run.notes == picked
 
 
 class Vote(nn.Module):
@@ -232,7 +241,49 @@ def test_a_frozen_body_is_certified_on_trust() -> None:
     optimizer = SGLD(model[2].parameters(), 0.1, beta=10.0, accumulate=True)
     steps(model, data, optimizer)
     (note,) = sgld_certificate(optimizer, model, data).single_run.notes
-    assert note.startswith("15 weights are not on the path")
+    assert note.startswith("15 numbers of it are not on the path")
+
+
+def test_buffers_and_rates_that_changed_are_on_trust() -> None:
+    data, model = samples(50, 2), learner()
+    model.register_buffer("centre", torch.zeros(7))
+    optimizer = SGLD(model.parameters(), 0.1, beta=10.0, accumulate=True)
+    steps(model, data, optimizer, count=1)
+    optimizer.param_groups[0]["lr"] = 0.05
+    steps(model, data, optimizer, count=1)
+    rates, buffers = sgld_certificate(optimizer, model, data).single_run.notes
+    assert rates == "step size or temperature changed on the path: that the samples did not say when is on trust"
+    assert buffers.startswith("7 numbers of it are not on the path")
+
+
+def test_drifts_that_round_in_the_weights_are_paid_for() -> None:
+    path, n = Sums(LogRatio(60.0, 10.0, 60.0), rounding=0.5), 400
+    one = sgld_certificate(path, classifier, samples(n, 20)).single_run
+    # (sqrt(60) + sqrt(.5))^2 - 60, and five standard deviations of sqrt(2 * .5).
+    extra = ROUNDING * 60 + (math.sqrt(60) + math.sqrt(0.5)) ** 2 - 60 + 5
+    assert one.details["rounding"] == pytest.approx(extra, rel=1e-12)
+    assert binary_kl(0.05, one.bound) == pytest.approx((50 + extra + math.log(40 / 0.05)) / n, rel=1e-9)
+
+
+@pytest.mark.parametrize(("kind", "beta"), [(torch.float64, 1e300), (torch.float32, 1e16), (torch.bfloat16, 1e6)])
+def test_noise_below_the_last_digit_of_the_weights_certifies_nothing(kind: torch.dtype, beta: float) -> None:
+    # Such noise is lost where it is added, and the weights go where the data say.
+    data, model = samples(50, 2), learner().to(kind)
+    assert isinstance(data.x, torch.Tensor)
+    optimizer = SGLD(model.parameters(), 1e-3, beta=beta, accumulate=True)
+    for value in model.parameters():  # so small a push that the sums alone would certify
+        value.grad = torch.full_like(value, math.sqrt(0.1 / (1e-3 * beta)))
+    optimizer.step()
+    assert optimizer.path.data_free.divergence < 1
+    found = sgld_certificate(optimizer, lambda x: model(x.to(kind)).float(), data).single_run
+    assert found.bound > 0.9
+
+
+def test_ordinary_rounding_costs_nothing_that_shows(real: LangevinRun) -> None:
+    train, _ = digits()
+    details = sgld_certificate(real.optimizer, real.model, train).single_run.details
+    assert details["rounding"] < 0.01 * details["divergence"]
+    assert real.optimizer.path.rounding < 1e-6
 
 
 def test_a_step_that_broke_down_is_refused_and_the_path_before_it_is_not() -> None:

@@ -63,5 +63,9 @@ class Path(Protocol):
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of all tensors of weights."""
 
-    def passed(self, weights: Iterable[Tensor]) -> bool:
-        """Whether the steps left exactly these weights at some time."""
+    @property
+    def rounding(self) -> float:
+        """Divergence, in nats, of shifts by one unit in the last place of every weight in every step."""
+
+    def place(self, weights: Iterable[Tensor]) -> int | None:
+        """Return after which step the weights were exactly these; None after none."""

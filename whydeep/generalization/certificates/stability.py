@@ -75,6 +75,7 @@ class StabilityBound:
     k0: the steps that are paid by how seldom the replaced sample is drawn in them; coupling and divergence are the two
     parts of the value. slide_k0, slide: the slide's form (k0 + L sqrt(beta sum eta)) / n with constant 1, its k0 being
     the first step with eta beta L^2 < 1 (for the order of magnitude: the slide gives no constant).
+    batch_size: of the n samples, so many in every step; n is all.
     """
 
     value: float
@@ -87,6 +88,7 @@ class StabilityBound:
     n: int
     lipschitz: float
     loss_range: float
+    batch_size: int
 
     @property
     def vacuous(self) -> bool:
@@ -156,6 +158,7 @@ def langevin_stability(
         n=n,
         lipschitz=lipschitz,
         loss_range=loss_range,
+        batch_size=batch_size,
     )
 
 

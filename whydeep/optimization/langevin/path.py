@@ -24,18 +24,27 @@ import torch
 from torch import Tensor
 
 
-def fingerprint(weights: Iterable[Tensor]) -> int:
-    """Return the sum of the weights' bits, read as whole numbers, modulo 2^32, in any order of the tensors.
+WORD = 8
+"""Bytes that are added at a time."""
 
-    Exact on every device and for any number of threads; other weights have the same with a chance of 2^-32.
+
+def fingerprint(weights: Iterable[Tensor]) -> int:
+    """Return the sum of the weights' bits, read as whole numbers of 64 bits, modulo 2^64, in any order of the tensors.
+
+    Each tensor is read in its own order, two single-precision weights a word; what is left over at its end is read as
+    numbers of 32 or 16 bits. Exact on every device and for any number of threads. Weights that were drawn independently
+    have the same with a chance of 2^-64. Not every change is seen: words that changed places have the same sum.
     """
     total = 0
     for value in weights:
-        bits = value.detach().reshape(-1)
-        bits = bits.view(torch.int32 if bits.element_size() % 4 == 0 else torch.int16)
-        # A sum in 32 bits wraps around, and takes half the time of one in 64.
-        total += int(bits.sum(dtype=torch.int32))
-    return total % 2**32
+        flat = value.detach().reshape(-1)
+        size = flat.element_size()
+        if flat.storage_offset() * size % WORD:
+            flat = flat.clone()
+        whole = flat.numel() - flat.numel() % max(1, WORD // size)
+        rest = flat[whole:].view(torch.int32 if size % 4 == 0 else torch.int16)
+        total += int(flat[:whole].view(torch.int64).sum()) + int(rest.sum())
+    return total % 2**64
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class LogRatio:
     def longer(self, *, heat: float, squared: float, inner: float, decay: float) -> LogRatio:
         """Return the sums after one more step: heat = beta eta, squared = ||d||^2, inner = <d, z>."""
         # Without noise (heat infinite) the prior cannot follow where the data pushed at all.
-        term = heat * squared / 4 if squared > 0 else 0.0
+        term = heat * squared / 4 if squared != 0 else 0.0
         swing = math.sqrt(heat / 2) * inner if math.isfinite(heat) else 0.0
         return LogRatio(self.divergence + term, self.fluctuation + swing, decay * self.decayed + term)
 
@@ -81,6 +90,9 @@ class LangevinPath:
     clip: the bound that each sample's gradient was clipped to, if any.
     strayed: whether something else than the steps moved the weights, between two of them or after the last.
     visited: the `fingerprint` of the weights after every step until then. shapes: of all tensors of weights.
+    rounding: sum_k beta_k / (4 eta_k) (eps ||w||)^2 in nats, eps being the relative spacing of the weights' type and w
+    their present values: the divergence of a shift by one unit in the last place of every weight in every step. That
+    much the drifts that were made can differ from those in the sums, since a weight rounds where it is moved to.
     """
 
     steps: int
@@ -94,10 +106,12 @@ class LangevinPath:
     strayed: bool = False
     visited: tuple[int, ...] = field(default=(), repr=False)
     shapes: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    rounding: float = 0.0
 
-    def passed(self, weights: Iterable[Tensor]) -> bool:
-        """Whether the steps left exactly these weights at some time, in any order of the tensors."""
-        return fingerprint(weights) in self.visited
+    def place(self, weights: Iterable[Tensor]) -> int | None:
+        """Return after which step the weights were these, in any order of the tensors; the last of several, or None."""
+        mark = fingerprint(weights)
+        return next((k for k in range(len(self.visited), 0, -1) if self.visited[k - 1] == mark), None)
 
     @property
     def data_free(self) -> LogRatio:
@@ -135,6 +149,7 @@ class Accumulator:
     one_rate: bool = True
     visited: list[int] = field(default_factory=list)
     strayed: bool = False
+    stiffness: list[float] = field(default_factory=list)  # sum_k beta_k / eta_k of each group, where it was pushed
 
     def meet(self, weights: Iterable[Tensor]) -> None:
         """Notice whether these weights, from which the next step starts, are those that the last one left."""
@@ -153,12 +168,15 @@ class Accumulator:
     def advance(self, groups: list[Step]) -> None:
         """Add one step of all groups."""
         self.groups += [LogRatio()] * (len(groups) - len(self.groups))  # a group may join later
+        self.stiffness += [0.0] * (len(groups) - len(self.stiffness))
         for index, step in enumerate(groups):
             decay = math.exp(-step.weight_decay * step.lr / 2)
             self.groups[index] = self.groups[index].longer(
                 heat=step.heat, squared=step.squared, inner=step.inner, decay=decay
             )
             self.squared += step.lr * step.squared
+            if step.squared != 0 and step.lr > 0:
+                self.stiffness[index] += step.beta / step.lr
             if step.apart is None:
                 self.prior = None
             elif self.prior is not None:
@@ -167,8 +185,9 @@ class Accumulator:
         self.rates.append((groups[0].lr, groups[0].beta))
         self.one_rate &= all((step.lr, step.beta) == self.rates[-1] for step in groups)
 
-    def snapshot(self, weights: list[Tensor]) -> LangevinPath:
+    def snapshot(self, groups: list[list[Tensor]]) -> LangevinPath:
         """Return the sums as they are now, with the present weights compared to those that the last step left."""
+        weights = [value for group in groups for value in group]
         moved = bool(self.visited) and fingerprint(weights) != self.visited[-1]
         runs = tuple((lr, beta, len(list(same))) for (lr, beta), same in groupby(self.rates))
         return LangevinPath(
@@ -183,6 +202,11 @@ class Accumulator:
             strayed=self.strayed or moved,
             visited=tuple(self.visited),
             shapes=tuple(tuple(value.shape) for value in weights),
+            rounding=sum(
+                stiff * units / 4
+                for stiff, group in zip(self.stiffness, groups, strict=False)  # a group may have made no step yet
+                if (units := math.fsum(map(_last_places, group))) > 0
+            ),
         )
 
     def state(self) -> dict[str, Any]:
@@ -202,3 +226,8 @@ class Accumulator:
                 "visited": list(state.get("visited", [])),
             }
         )
+
+
+def _last_places(value: Tensor) -> float:
+    """Return (eps ||w||)^2, at least the squared units in the last place of all entries together."""
+    return (torch.finfo(value.dtype).eps * float(value.detach().double().norm())) ** 2

@@ -15,8 +15,13 @@ from .gaussian_noise import GaussianNoise
 from .path import Accumulator, LangevinPath, Step
 
 OPTIONS = ("lr", "beta", "weight_decay")
+OTHER = 0x5851F42D4C957F2D
+"""Makes one seed of another; any bits would do."""
 SMALL = 1 << 13
 """Numbers that are joined in less time than a call takes (2 microseconds)."""
+LONGEST = 1 << 18
+"""Numbers of which a sum in single precision is known to 2e-4 of itself in the worst case, that all are equal: some 64
+partial sums are kept, and of 2^23 equal numbers 4e-3 were lost."""
 
 
 class SGLD(torch.optim.Optimizer):
@@ -31,8 +36,9 @@ class SGLD(torch.optim.Optimizer):
     beta: inverse temperature, > 0; infinity gives plain gradient descent. temperature: 1 / beta, >= 0; give one of
     both. weight_decay: a drift that does not depend on the data. All can differ by parameter group, and change between
     steps (`torch.optim.lr_scheduler` works on `lr`).
-    generator: draws z; its state is part of `state_dict`. None takes a new one with PyTorch's present initial seed, so
-    that inside `Backprop` the noise follows the generator of the training. For float32 on the CPU it seeds a faster
+    generator: draws z; its state is part of `state_dict`. None takes a new one whose seed follows from PyTorch's
+    present initial seed, so that inside `Backprop` the noise follows the generator of the training, and is another one,
+    so that the noise is not the numbers that the initial weights were made of. For float32 on the CPU it seeds a faster
     generator at the first step, whose state is stored, too; there z is drawn while the next gradient is computed if
     the network is large and a second core is free. The numbers are the same in either case.
     accumulate: keep the sums of `path`, from which `generalization.sgld_certificate` computes certificates, and notice
@@ -45,7 +51,7 @@ class SGLD(torch.optim.Optimizer):
     temperature are both given or both missing, on sparse gradients, and on a gradient longer than `clip`.
     Cost: one Gaussian vector a step, the dominant part for large networks; it is drawn for all parameters of a type at
     once, into memory that is kept: once or twice as much as the parameters. With `accumulate`, two inner products and
-    a sum.
+    two sums.
     Source: Welling and Teh 2011; the form is that of Raginsky, Rakhlin and Telgarsky 2017 (recalled, not checked
     against the paper) and of the lecture's slide "Stochastic Gradient/Discrete Langevin Dynamics".
 
@@ -74,11 +80,10 @@ class SGLD(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "beta": _inverse(beta, temperature), "weight_decay": weight_decay})
         if generator is None:
             device = self.param_groups[0]["params"][0].device
-            generator = torch.Generator(device=device).manual_seed(torch.initial_seed())
+            generator = torch.Generator(device=device).manual_seed(torch.initial_seed() ^ OTHER)
         self._noise = GaussianNoise(generator)
         self.clip = clip
         self._sums = Accumulator(clip) if accumulate else None
-        self._versions: list[int] | None = None
 
     @property
     def generator(self) -> torch.Generator:
@@ -93,7 +98,7 @@ class SGLD(torch.optim.Optimizer):
         """
         if self._sums is None:
             raise ValueError("this SGLD keeps no sums along its path; build it with accumulate=True")
-        return self._sums.snapshot(self._weights())
+        return self._sums.snapshot([group["params"] for group in self.param_groups])
 
     def _weights(self) -> list[Tensor]:
         return [value for group in self.param_groups for value in group["params"]]
@@ -113,7 +118,6 @@ class SGLD(torch.optim.Optimizer):
         super().add_param_group(group)
         if self._sums is not None:
             self._sums.join(self._weights())
-            self._versions = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, prior: Sequence[Tensor | None] | None = None) -> Any:
@@ -141,8 +145,8 @@ class SGLD(torch.optim.Optimizer):
         if accounted:
             self._account(flat, squared, noise, warm, self._followed(prior))
         everything = self._weights() if self._sums is not None else []
-        # PyTorch counts the changes of a tensor: where none was made since the last step, no weight need be read.
-        if self._sums is not None and [value._version for value in everything] != self._versions:
+        if self._sums is not None:
+            # Every weight is read: PyTorch's count of a tensor's changes does not see those made through `.data`.
             self._sums.meet(everything)
         rest = iter(noise)
         for group, weights, hot in zip(self.param_groups, groups, warm, strict=True):
@@ -157,7 +161,6 @@ class SGLD(torch.optim.Optimizer):
         self._noise.draw_ahead()
         if self._sums is not None:
             self._sums.leave(everything)
-            self._versions = [value._version for value in everything]
         return loss
 
     def _followed(self, prior: Sequence[Tensor | None] | None) -> list[list[Tensor]] | None:
@@ -215,7 +218,6 @@ class SGLD(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned: the noise and the sums go on where they were."""
         super().load_state_dict(state_dict)
-        self._versions = None
         self._noise.restore(state_dict["generator"], state_dict.get("noise"))
         sums = state_dict.get("path")
         if sums is not None:
@@ -236,20 +238,23 @@ class SGLD(torch.optim.Optimizer):
         state = dict(state)
         generator, noise = state.pop("generator", None), state.pop("noise", None)
         super().__setstate__(state)
-        self._versions = None  # a copy's tensors count anew
         if generator is not None:
             self._noise = GaussianNoise(generator)
             self._noise.restore(*noise)
 
 
 def _flat(tensors: list[Tensor]) -> list[Tensor]:
-    """Return large tensors as vectors, and the small ones of a kind as one: a product of each costs a call."""
-    large = [value.reshape(-1) for value in tensors if value.numel() >= SMALL]
+    """Return large tensors as vectors of `LONGEST` at most, and the small ones of a kind as one: each costs a call.
+
+    Half precision becomes single: sums in it stop growing after a few hundred terms.
+    """
+    vectors = [(value.float() if value.element_size() < 4 else value).reshape(-1) for value in tensors]
+    large = [piece for value in vectors if value.numel() >= SMALL for piece in value.split(LONGEST)]
     small: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for value in tensors:
+    for value in vectors:
         if value.numel() < SMALL:
-            small.setdefault((value.device, value.dtype), []).append(value.reshape(-1))
-    return large + [torch.cat(vectors) for vectors in small.values()]
+            small.setdefault((value.device, value.dtype), []).append(value)
+    return large + [torch.cat(kind) for kind in small.values()]
 
 
 def _inner(first: list[Tensor], second: list[Tensor]) -> float:
