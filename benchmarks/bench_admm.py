@@ -9,25 +9,32 @@ pre-activation at the old weights, the product of the gradient with the inputs, 
 factorisations, casts and elementwise passes are not in it. A step behind a kink needs no product more.
 
 The plain updates are those of `plain/admm.py`: the published formulas for sigmoids in the type of the states, explicit
-inverses, on the same BLAS. Its operations in matrix products are counted beside those of the solver, which does the
-n a^2 of a Gram matrix in float64; a float64 operation counts once. The sweeps of the two alternate, and each is the
-best of its own.
+inverses, on the same BLAS. Their operations in matrix products are counted beside those of the solver, once with all
+operations alike, and once with those in float64 as two: the solver does the n a^2 of a Gram matrix in float64, where
+the published updates have it in the type of the states. That this is what the plain updates gain is measured by two
+rows more, with both in float64 and with both in the type of the states (which is no setting of the solver: saturated
+states are singular to it). Sweeps of all four alternate, and each is the best of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from unittest import mock
 
 import torch
 from plain import admm as plain
 
 import whydeep as wd
+from whydeep.optimization.alternating.admm import weights
 from whydeep.optimization.alternating.admm.iteration import ADMMIteration
 from whydeep.optimization.alternating.chain import Chain
 from whydeep.optimization.alternating.proximal import target_rows
+from whydeep.optimization.alternating.quadratic_blocks import gram
 
 
 def best(call: Callable[[], object], repeats: int = 3) -> float:
@@ -54,22 +61,62 @@ def limit(n: int, widths: list[int], dtype: torch.dtype) -> float:
     return total
 
 
-def operations(widths: list[int], n: int) -> float:
-    """In the matrix products of one sweep of the solver, that of the samples' Gram matrix left out."""
+def operations(widths: list[int], n: int, *, double: float) -> float:
+    """In the matrix products of one sweep of the solver, that of the samples' Gram matrix left out.
+
+    double: what an operation of the Gram matrices counts.
+    """
     pairs = enumerate(pairwise(widths))
-    return sum(2.0 * n * a * b * (6 if index else 3) + (n * a * a if index else 0) for index, (a, b) in pairs)
+    return sum(2.0 * n * a * b * (6 if index else 3) + (double * n * a * a if index else 0) for index, (a, b) in pairs)
 
 
-def beside_plain(problem: wd.Problem, widths: list[int], dtype: torch.dtype) -> str:
+def plain_grams(widths: list[int], n: int) -> float:
+    """Operations of the plain updates in P P'; those of the samples are formed in every sweep."""
+    return sum(2.0 * n * a * a for a in widths[:-1])
+
+
+def beside_plain(problem: wd.Problem, widths: list[int], dtype: torch.dtype) -> None:
     n, chain = len(problem.train), Chain.of(problem.model)
-    ours = ADMMIteration(wd.optimization.ADMM(ridge=1.0, dtype=dtype), problem, chain, problem.train)
-    variables = plain.start(chain.weights(dtype), chain.rows(problem.train, dtype).T.contiguous())
     y = target_rows(problem.train.targets, 10).T.to(dtype).contiguous()
-    ours.sweep()  # forms the Gram matrix of the samples
-    times = [(best(ours.sweep, 1), best(lambda: plain.sweep(variables, y, 1.0, 1.0), 1)) for _ in range(3)]
-    mine, theirs = min(time[0] for time in times), min(time[1] for time in times)
-    fewer = plain.products(widths, n) / operations(widths, n)
-    return f"| {theirs:.3f} | {mine:.3f} | {theirs / mine:.2f} | {fewer:.2f} |"
+
+    def solver() -> ADMMIteration:
+        return ADMMIteration(wd.optimization.ADMM(ridge=1.0, dtype=dtype), problem, chain, problem.train)
+
+    def published() -> object:
+        return plain.start(chain.weights(dtype), chain.rows(problem.train, dtype).T.contiguous())
+
+    def coarse() -> None:
+        # With a shift that outweighs any rounding a Gram matrix is formed in the type of the states.
+        with mock.patch.object(weights, "gram", partial(gram, shift=math.inf)):
+            loose.sweep()
+
+    ours, loose, theirs, wide = solver(), solver(), published(), published()
+    calls = {
+        "solver": ours.sweep,
+        "solver, coarse": coarse,
+        "plain": lambda: plain.sweep(theirs, y, 1.0, 1.0),
+        "plain, double": lambda: plain.sweep(wide, y, 1.0, 1.0, torch.float64),
+    }
+    for one in (ours, loose):
+        one.sweep()  # forms the Gram matrix of the samples
+    rounds = [{name: best(call, 1) for name, call in calls.items()} for _ in range(3)]
+    least = {name: min(times[name] for times in rounds) for name in calls}
+    done, twice = plain.products(widths, n), 2.0 if dtype is torch.float32 else 1.0
+    doubled = done + (twice - 1) * plain_grams(widths, n)
+    single = str(dtype).removeprefix("torch.")
+    rows = [
+        (f"{single}, float64: as they are", "plain", "solver", done, twice),
+        ("float64, float64", "plain, double", "solver", doubled, twice),
+        (f"{single}, {single}", "plain", "solver, coarse", done, 1.0),
+    ]
+    head = "Gram matrices: plain, solver | plain sweep, s | the solver's, s | ratio"
+    print(f"\n| {head} | operations, all alike | those in float64 twice |\n|{' --- |' * 6}")
+    few = operations(widths, n, double=1.0)
+    for words, one, other, counted, double in rows:
+        print(
+            f"| {words} | {least[one]:.3f} | {least[other]:.3f} | {least[one] / least[other]:.2f} "
+            f"| {done / few:.2f} | {counted / operations(widths, n, double=double):.2f} |"
+        )
 
 
 def main() -> None:
@@ -96,9 +143,7 @@ def main() -> None:
         sweep = float(seconds.min())
         print(f"| {activation} | {sweep:.3f} | {least:.3f} | {sweep / least:.2f} |")
     sigmoid = wd.networks.mlp(widths, activation="sigmoid", init="xavier", gain=2.0, generator=start)
-    print("\n| plain sweep, s | the solver's, s | ratio | operations of the plain one over the solver's |")
-    print("| --- | --- | --- | --- |")
-    print(beside_plain(wd.Problem(sigmoid, data, loss="squared"), widths, dtype))
+    beside_plain(wd.Problem(sigmoid, data, loss="squared"), widths, dtype)
 
 
 if __name__ == "__main__":

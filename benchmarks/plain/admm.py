@@ -1,8 +1,8 @@
 """Plain sigmoid ADMM: the published updates for the squared loss, written out as they are printed.
 
 A peer for the benchmarks: direct forms with explicit inverses, every product formed where the formula has it, the
-published step constant max |B| / 2. Samples are columns; a row of ones carries the biases. It shares no code with the
-library.
+published step constant max |B| / 2. Samples are columns; a row of ones carries the biases. P P' is formed and inverted
+in the type of the states, or in another one. It shares no code with the library.
 """
 
 from __future__ import annotations
@@ -25,21 +25,27 @@ def start(weights, x):
     return W, V, [None, *(torch.zeros_like(v) for v in V[1:])]
 
 
-def sweep(variables, y, beta, ridge):
-    """One sweep, in place, against the columns y."""
+def inverse(P, scale, ridge, dtype):
+    """(ridge I + scale P P')^-1, formed in `dtype` and returned in the type of P."""
+    wide = P.to(dtype)
+    eye = torch.eye(len(P), dtype=dtype)
+    return torch.linalg.inv(ridge * eye + scale * wide @ wide.T).to(P.dtype)
+
+
+def sweep(variables, y, beta, ridge, gram=None):
+    """One sweep, in place, against the columns y; gram: the type of P P', None for that of the states."""
+    gram = gram or y.dtype
     W, V, A = variables
     last = len(W) - 1
     old_v, new_w = list(V), list(W)
     P = with_ones(V[last - 1])
-    eye = torch.eye(len(P), dtype=P.dtype)
-    new_w[last] = (beta * V[last] - A[last]) @ P.T @ torch.linalg.inv(ridge * eye + beta * P @ P.T)
+    new_w[last] = (beta * V[last] - A[last]) @ P.T @ inverse(P, beta, ridge, gram)
     for i in range(last - 1, 0, -1):
         P, B = with_ones(V[i - 1]), V[i] - A[i] / beta
         s = torch.sigmoid(W[i] @ P)
         G, half = (s - B) * s * (1 - s), float(B.abs().max()) / 2
-        eye = torch.eye(len(P), dtype=P.dtype)
         right = beta * (half * W[i] @ P - G) @ P.T
-        new_w[i] = right @ torch.linalg.inv(ridge * eye + beta * half * P @ P.T)
+        new_w[i] = right @ inverse(P, beta * half, ridge, gram)
     W[:] = new_w
     for j in range(1, last - 1):
         C, B = torch.sigmoid(W[j] @ with_ones(V[j - 1])) + A[j] / beta, old_v[j + 1] - A[j + 1] / beta
