@@ -176,6 +176,12 @@ def test_the_goal_is_convergence() -> None:
     assert loss[-1] <= 0.3 < loss[-2]
 
 
+@pytest.mark.parametrize("goal", [math.nan, math.inf, -math.inf])
+def test_a_goal_is_a_finite_number(goal: float) -> None:
+    with pytest.raises(ValueError, match=f"goal={goal}; give a finite number"):
+        Backprop(epochs=1, goal=goal)
+
+
 def test_the_goal_counts_in_the_last_pass_too() -> None:
     problem = small_problem()
     needed = len(Backprop(lr=0.05, epochs=200, goal=0.3).train(problem).history["loss"]) - 1

@@ -15,7 +15,7 @@ from whydeep.core.problem import Problem
 from whydeep.core.training import Outcome, Solver, Status
 from whydeep.networks import linear, mlp
 from whydeep.optimization import EMSA, MSA, Backprop, StochasticADMM
-from whydeep.optimization.explosion import TIMES, exploded
+from whydeep.optimization.explosion import ROWS, TIMES, exploded
 
 SPENT = Outcome(Status.BUDGET_SPENT, "3 steps done")
 
@@ -48,6 +48,59 @@ def test_the_bound_is_ten_times_the_start_or_outputs_zero(problem: Problem, zero
         assert found.reason.startswith("3 steps done, and the risk rose from ")
 
 
+@pytest.mark.parametrize(
+    ("targets", "scale"),
+    [
+        (2000 + torch.tensor([[-5.0], [5.0]]), 12.5),  # years: half their variance about the mean, not 2e6
+        (torch.tensor([[-1.0], [3.0]]), 2.0),
+        (torch.full((3, 1), 7.1), 7.1**2 / 2),  # about the mean there is nothing but rounding
+        (torch.zeros(3, 1), 0.0),
+    ],
+)
+def test_the_scale_of_regression_is_that_of_the_best_constant(targets: Tensor, scale: float) -> None:
+    for dtype in (torch.float32, torch.float64):
+        data = Data(torch.ones(len(targets), 1, dtype=dtype), targets.to(dtype))
+        problem = Problem(linear(1, 1).to(dtype), data, loss="squared")
+        good = 1e-12  # a start that knows nearly everything
+        bound = TIMES * max(good, scale)
+        assert not exploded(SPENT, {"loss": [good, bound * (1 - 1e-6)]}, problem).diverged
+        assert exploded(SPENT, {"loss": [good, bound * (1 + 1e-6)]}, problem).diverged
+
+
+def test_the_scale_is_that_of_all_targets_however_they_are_sorted() -> None:
+    n = 4 * ROWS
+    values = torch.arange(n, dtype=torch.float64)[:, None] / n  # mean 1/2, variance 1/12 to 1/n
+    problem = Problem(linear(1, 1).double(), Data(torch.ones_like(values), values), loss="squared")
+    assert not exploded(SPENT, {"loss": [0.0, TIMES / 24 * (1 - 1e-3)]}, problem).diverged
+    assert exploded(SPENT, {"loss": [0.0, TIMES / 24 * (1 + 1e-3)]}, problem).diverged
+
+
+def test_a_loss_below_zero_is_compared_by_its_magnitude() -> None:
+    def density(output: Tensor, target: Tensor) -> Tensor:
+        return 50 * (output - target).square().sum(1) - 1.4  # -log of a normal density with deviation 0.1
+
+    problem = Problem(linear(1, 1), Data(torch.ones(4, 1), torch.zeros(4, 1)), loss=density)
+    for end in (-1.4, -1.3, 0.5, 13.0):
+        assert exploded(SPENT, {"loss": [-1.3, end]}, problem) is SPENT
+    assert exploded(SPENT, {"loss": [-1.3, 15.0]}, problem).diverged
+
+
+def test_a_loss_that_refuses_a_constant_does_not_lose_the_training() -> None:
+    def poisson(output: Tensor, target: Tensor) -> Tensor:
+        return -torch.distributions.Poisson(output).log_prob(target).sum(1)  # raises ValueError at a rate <= 0
+
+    model = nn.Sequential(nn.Linear(1, 1), nn.Softplus())
+    counts = Data(torch.ones(4, 1), torch.tensor([[1.0], [2.0], [0.0], [1.0]]))
+    problem = Problem(model, counts, loss=poisson)
+    assert exploded(SPENT, {"loss": [1.0, 2.0]}, problem) is SPENT
+    # The constant is their mean then: rate 1 costs 1 + (0 + log 2! + 0 + 0)/4 nats.
+    scale = 1 + math.log(2) / 4
+    assert exploded(SPENT, {"loss": [0.1, TIMES * scale * (1 - 1e-5)]}, problem) is SPENT
+    assert exploded(SPENT, {"loss": [0.1, TIMES * scale * (1 + 1e-5)]}, problem).diverged
+    training = Backprop(torch.optim.SGD, lr=0.1, epochs=2, batch_size=2).train(problem)
+    assert training.outcome.status is Status.BUDGET_SPENT
+
+
 def test_only_the_end_counts_and_only_a_training_that_ended_by_itself() -> None:
     problem = classes()
     assert exploded(SPENT, {"loss": [1.0, 1e9, 0.5]}, problem) is SPENT
@@ -59,7 +112,12 @@ def test_only_the_end_counts_and_only_a_training_that_ended_by_itself() -> None:
 
 def test_a_better_iterate_on_the_validation_split_is_what_is_returned() -> None:
     problem, stopped = classes(), Outcome(Status.STOPPED_EARLY, "no better in 2 passes")
-    assert exploded(stopped, {"loss": [1.0, 0.5, 1e9], "validation": [1.0, 0.5, 1e9]}, problem) is stopped
+    found = exploded(stopped, {"loss": [1.0, 0.5, 1e9], "validation": [1.0, 0.5, 1e9]}, problem)
+    assert found.status is Status.STOPPED_EARLY
+    assert (
+        found.reason
+        == "no better in 2 passes, and the risk rose from 1 to 1e+09; an iterate of before that is returned"
+    )
     assert exploded(stopped, {"loss": [1.0, 1e8, 1e9], "validation": [1.0, 1e8, 1e9]}, problem).diverged
 
 
@@ -119,3 +177,18 @@ def test_a_hard_start_that_learns_is_not_diverged() -> None:
     for solver in (EMSA(epochs=3), StochasticADMM(epochs=3, batch_size=16)):
         training = solver.train(problem.with_model(network.double()), generator=torch.Generator().manual_seed(0))
         assert training.outcome.status is Status.BUDGET_SPENT
+
+
+def test_a_risk_on_the_validation_split_that_is_not_finite_ends_a_training() -> None:
+    # Weights fit all samples but one, x = 1e30, whose square overflows in single precision as soon as they move.
+    x = torch.cat([torch.ones(9, 1), torch.full((1, 1), 1e30)])
+    model = nn.Sequential(nn.Linear(1, 1, bias=False))
+    nn.init.zeros_(model[0].weight)
+    problem = Problem(model, Data(x, torch.ones(10, 1)), loss="squared")
+    solver = Backprop(torch.optim.SGD, lr=0.1, epochs=3, validation=0.1)
+    trainings = (solver.train(problem, generator=torch.Generator().manual_seed(seed)) for seed in range(100))
+    training = next(one for one in trainings if "validation" in one.outcome.reason)  # that sample is held back
+    assert training.outcome.diverged
+    assert training.outcome.reason == "the risk on the validation split is not finite after pass 1"
+    assert training.history["validation"].tolist() == [0.5]
+    assert training.model[0].weight.item() == 0

@@ -81,6 +81,8 @@ class Backprop:
             raise ValueError(f"unknown schedule {self.schedule!r}; give one of {', '.join(SCHEDULES)}, or a function")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation={self.validation}; give a fraction in [0, 1)")
+        if self.goal is not None and not math.isfinite(self.goal):
+            raise ValueError(f"goal={self.goal}; give a finite number, or None")
         if self.patience is not None and not self.validation:
             raise ValueError("patience needs a validation split; give validation=0.1, say")
 

@@ -123,6 +123,8 @@ class Passes(ABC):
         if self.hopeless(loss):
             return "the risk exploded"
         judged = loss if self.held is None else risk_and_error(self.problem, self.model, self.held)[0]
+        if not math.isfinite(judged):
+            return "the risk on the validation split is not finite"
         if self.held is not None:
             values["validation"] = judged
         if judged < self.best[0] or not self.best[2]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from whydeep.core import Data, Problem, Status
 from whydeep.core.training import Training
 from whydeep.networks import linear
+from whydeep.optimization import ADMM, BCD, DLADMM, StochasticADMM, TaylorADMM
 from whydeep.optimization.alternating.sweeps import COLLAPSE, RESTARTS, collapsed, train_in_sweeps
 
 
@@ -91,3 +93,12 @@ def test_collapses_alone_never_end_a_training() -> None:
     assert len(training.history["loss"]) == 1 + sweeps
     # A method that cannot be more cautious goes on.
     assert run(Scripted([1.0, *[8.0] * COLLAPSE], yields=False), sweeps).outcome.status is Status.BUDGET_SPENT
+
+
+@pytest.mark.parametrize("solver", [ADMM, BCD, DLADMM, StochasticADMM, TaylorADMM])
+def test_states_are_kept_in_single_or_double_precision(solver: Callable[..., Any]) -> None:
+    for dtype in (None, torch.float32, torch.float64):
+        assert solver(dtype=dtype).dtype is dtype
+    for dtype in (torch.float16, torch.int64, "float32", float):
+        with pytest.raises(ValueError, match=r"^dtype=.*; give torch.float32, torch.float64 or None$"):
+            solver(dtype=dtype)

@@ -16,7 +16,7 @@ from .activation_proximal import activation_proximal
 from .chain import Chain
 from .proximal import CROSS_ENTROPY, OutputLoss
 from .split import forward_pass, squares, train_split
-from .sweeps import check_positive, check_sweeper, data_norm
+from .sweeps import check_dtype, check_positive, check_sweeper, data_norm
 
 OUTPUTS = ("exact", "fista")
 
@@ -69,6 +69,7 @@ class DLADMM:
 
     def __post_init__(self) -> None:
         check_sweeper(self)
+        check_dtype(self)
         check_positive(self, "rho")
         if self.output not in OUTPUTS:
             raise ValueError(f"unknown output {self.output!r}; give one of {', '.join(OUTPUTS)}")

@@ -103,6 +103,13 @@ def check_positive(solver: Sweeper, *names: str) -> None:
             raise ValueError(f"{name}={getattr(solver, name)}; give a positive number")
 
 
+def check_dtype(solver: Sweeper) -> None:
+    """Raise `ValueError` when the type of the states is none in which the methods work."""
+    dtype = getattr(solver, "dtype", None)
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ValueError(f"dtype={dtype}; give torch.float32, torch.float64 or None")
+
+
 def data_norm(x: Tensor, targets: Tensor, group: Group = ALONE) -> float:
     """Return the Frobenius norm of [X, 1, Y], to which "kkt" and "feasibility" are relative: no sweep changes it."""
     blocks = zip(torch.split(x, ROWS), torch.split(targets, ROWS), strict=True)

@@ -19,7 +19,7 @@ from .chain import Chain
 from .proximal import OutputLoss
 from .quadratic_blocks import blocks, factor, gram, inputs_product, state_response, weight_increment
 from .split import forward_pass, squares, train_split
-from .sweeps import check_positive, check_sweeper, data_norm
+from .sweeps import check_dtype, check_positive, check_sweeper, data_norm
 
 STARTS = ("forward", "random")
 
@@ -73,6 +73,7 @@ class TaylorADMM:
 
     def __post_init__(self) -> None:
         check_sweeper(self)
+        check_dtype(self)
         check_positive(self, "beta", "gamma")
         check_counts(least=0, warm_start=self.warm_start)
         if self.start not in STARTS:

@@ -1,6 +1,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from problems import blobs, digits, small_problem
@@ -364,6 +365,9 @@ def test_few_samples_and_width_one(n):
         ({"beta": (1.0, -1.0)}, "beta="),
         ({"ridge": -1.0}, "ridge=-1"),
         ({"ridge": "tight"}, "auto"),
+        ({"beta": True}, "beta=True"),
+        ({"ridge": math.nan}, "ridge=nan"),
+        ({"refit": "no"}, "refit='no'; give True or False"),
         ({"update": "closed"}, "linearised, exact"),
         ({"over_relaxation": 2.0}, "over_relaxation=2"),
         ({"block_size": 0}, "block_size=0"),
@@ -380,6 +384,10 @@ def test_few_samples_and_width_one(n):
 def test_wrong_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ADMM(**options)
+
+
+def test_numbers_of_another_library_do():
+    assert ADMM(beta=np.float32(0.5), ridge=np.int64(0), spread=np.float64(0.5)).beta == 0.5
 
 
 def absolute(output, target):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from whydeep.core.training import Callback, Training
 from whydeep.optimization.alternating.chain import Chain
 from whydeep.optimization.alternating.majoriser import CONSTANTS
 from whydeep.optimization.alternating.proximal import SQUARED, output_loss
-from whydeep.optimization.alternating.sweeps import check_sweeper, train_in_sweeps
+from whydeep.optimization.alternating.sweeps import check_dtype, check_sweeper, train_in_sweeps
 from whydeep.optimization.counts import check_counts
 from whydeep.optimization.distributed.checkpoint import Checkpoint
 from whydeep.optimization.distributed.group import ALONE, Group, neighbours
@@ -130,8 +131,9 @@ class ADMM:
         if self.spread not in (None, "auto") and not (_is_number(self.spread) and float(self.spread) > 0):
             raise ValueError(f'spread={self.spread}; give a positive number, "auto" or None')
         check_counts(block_size=self.block_size)
-        if self.dtype not in (None, torch.float32, torch.float64):
-            raise ValueError(f"dtype={self.dtype}; give torch.float32, torch.float64 or None")
+        check_dtype(self)
+        if not isinstance(self.refit, bool):
+            raise ValueError(f"refit={self.refit!r}; give True or False")
         if not isinstance(self.streaming, bool | str | Path):
             raise ValueError(f"streaming={self.streaming}; give True, False or a folder")
         if not all(hasattr(self.group, name) for name in ("rank", "size", "add", "maximum", "hand_out")):
@@ -188,7 +190,8 @@ class ADMM:
 
 
 def _is_number(setting: Any) -> bool:
-    return isinstance(setting, int | float) and math.isfinite(setting)
+    # numpy's numbers are Real, too; True is one for Python alone.
+    return isinstance(setting, Real) and not isinstance(setting, bool) and math.isfinite(setting)
 
 
 def _each(setting: Any) -> tuple[Any, ...]:

@@ -130,4 +130,4 @@ def _by_layer(name: str, value: float | tuple[float, ...], layers: int) -> tuple
     values = value if isinstance(value, tuple) else (value,) * layers
     if len(values) != layers:
         raise ValueError(f"{name} has {len(values)} entries for {layers} layers; give one each, or one number for all")
-    return values
+    return tuple(float(one) for one in values)  # numpy's are of their own types

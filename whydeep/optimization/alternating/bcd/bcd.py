@@ -14,7 +14,7 @@ from whydeep.optimization.alternating.chain import Chain
 from whydeep.optimization.alternating.guard import HALVINGS
 from whydeep.optimization.alternating.proximal import OutputLoss
 from whydeep.optimization.alternating.split import train_split
-from whydeep.optimization.alternating.sweeps import Iteration, check_positive, check_sweeper
+from whydeep.optimization.alternating.sweeps import Iteration, check_dtype, check_positive, check_sweeper
 from whydeep.optimization.counts import check_counts
 from whydeep.optimization.distributed.checkpoint import Checkpoint
 
@@ -109,6 +109,7 @@ class BCD:
 
     def __post_init__(self) -> None:
         check_sweeper(self)
+        check_dtype(self)
         check_positive(self, "gamma", "rho", "alpha", "grading")
         for name in ("damping", "ridge"):
             if not 0 <= getattr(self, name) < math.inf:

@@ -13,7 +13,7 @@ from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default, spawn
 from whydeep.core.training import Callback, Training
 from whydeep.optimization.alternating.chain import Chain
-from whydeep.optimization.alternating.sweeps import check_sweeper, train_in_sweeps
+from whydeep.optimization.alternating.sweeps import check_dtype, check_sweeper, train_in_sweeps
 from whydeep.optimization.counts import check_counts
 
 from .rescaled_start import spreads
@@ -144,6 +144,7 @@ class StochasticADMM:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; give one of {', '.join(SCHEDULES)}")
         check_sweeper(self)
+        check_dtype(self)
 
     @property
     def sweeps(self) -> int:
