@@ -14,6 +14,7 @@ from whydeep import cli
 from whydeep.certification import certification
 from whydeep.core import Data, InputError
 from whydeep.networks import mlp
+from whydeep.optimization import Backprop
 
 SMALL = ["--data", "synthetic:gaussian_mixture?n=300", "--model", "mlp:5", "--solver", "adam?epochs=3"]
 
@@ -107,3 +108,22 @@ def test_held_out_data_need_the_training_classes() -> None:
         certification(mlp((2, 2)), train, more)
     fewer = Data(torch.randn(9, 2), torch.zeros(9, dtype=torch.int64), classes=1)
     assert certification(mlp((2, 2)), train, fewer).certificates[0].n == 9
+
+
+def test_a_given_network_is_left_alone_and_what_is_trained_from_it_is_on_trust() -> None:
+    # What a network was trained on before it was given is not known: the held-out samples may have been among them.
+    train, heldout = Data(torch.randn(40, 2), torch.arange(40) % 2, classes=2), None
+    heldout = Data(torch.randn(30, 2), torch.arange(30) % 2, classes=2)
+    model = mlp((2, 4, 2)).train()
+    before = [value.clone() for value in model.parameters()]
+    solver = Backprop(torch.optim.SGD, lr=0.1, epochs=1)
+    for declared, word in ((False, "on trust"), (True, "declared")):
+        found = certification(model, train, heldout, solver=solver, declared=declared)
+        assert found.independence == word
+        assert found.trained
+        assert found.sentence.startswith("If the held-out samples were not used in training: its") is not declared
+    assert not certification(model, train, heldout).trained
+    assert model.training
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+    fresh = certification(lambda: mlp((2, 4, 2)), train, heldout, solver=solver)
+    assert fresh.independence == "by construction"

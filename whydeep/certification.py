@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -31,11 +32,13 @@ class Certification:
     """The certificates of one network, the one asked for first.
 
     independence: why the held-out samples are new to it, as in `Subject`.
+    trained: whether the network that the plain methods count on was trained here.
     """
 
     certificates: tuple[Certificate, ...]
     independence: Independence
     config: Mapping[str, Any]
+    trained: bool = False
 
     @property
     def sentence(self) -> str:
@@ -74,7 +77,8 @@ def certification(
     """Train where needed, then certify by each of `methods`, and by those of `ALWAYS` beside them.
 
     model: a network is certified as it is, unless a solver is given; a function that makes one is trained on `train`
-    by `solver` (Adam when None) first. declared: the held-out samples are known to be new to a given network.
+    by `solver` (Adam when None) first. A given network is copied; what it was trained on before is not known, so that
+    the held-out samples are new to it, and to what is trained from it, on trust, or where that is `declared`.
     Each certificate holds with probability 1 - delta by itself.
 
     Raises `InputError` on an unknown or repeated method, when a training diverges, and as `certify` does.
@@ -91,11 +95,11 @@ def certification(
     maker = solver or by_name("adam", samples=len(train))
     given = isinstance(model, nn.Module)
     with global_seed(generator):
-        start = (model if isinstance(model, nn.Module) else model()).to(device)
+        start = (copy.deepcopy(model) if isinstance(model, nn.Module) else model()).to(device)
     network = start
     if solver is not None or not given:
         network = _trained(Problem(start, train, loss=loss), maker, spawn(generator), tell)
-    independence: Independence = "by construction" if network is not start else "declared" if declared else "on trust"
+    independence: Independence = "by construction" if not given else "declared" if declared else "on trust"
     found = []
     # The same numbers for every method: those that train find the same networks, and their rows can be compared.
     state = spawn(generator).get_state()
@@ -116,7 +120,7 @@ def certification(
                 generator=stream,
             )
         )
-    return Certification(tuple(found), independence, dict(config or {}))
+    return Certification(tuple(found), independence, dict(config or {}), trained=network is not start)
 
 
 def _trained(problem: Problem, solver: Solver, generator: torch.Generator, tell: Tell | None) -> nn.Module:

@@ -297,7 +297,7 @@ def certify(context: click.Context, /, as_json: bool, **options: Any) -> int:
     if as_json:
         click.echo(json.dumps(result.to_json()))
     else:
-        terminal.certificates(result.sentence, result.certificates, result.independence)
+        terminal.certificates(result.sentence, result.certificates, result.independence, trained=result.trained)
     return 1 if limit is not None and result.certificates[0].bound > limit else 0
 
 

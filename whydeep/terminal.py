@@ -151,7 +151,7 @@ def finding(found: Finding) -> None:
     console.print(table)
 
 
-def certificates(sentence: str, found: Sequence[Certificate], independence: str) -> None:
+def certificates(sentence: str, found: Sequence[Certificate], independence: str, *, trained: bool) -> None:
     """Print the first certificate in words, a table of all, and what the first one takes for granted."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(sentence, style="bold", markup=False, soft_wrap=True)
@@ -163,7 +163,7 @@ def certificates(sentence: str, found: Sequence[Certificate], independence: str)
     rows = dict.fromkeys(
         (
             r.method,
-            r.subject or ("the network trained" if independence == "by construction" else "the classifier given"),
+            r.subject or ("the network trained" if trained else "the classifier given"),
             percent(r.bound, up=True),
             percent(r.error),
             f"{r.n:,}",

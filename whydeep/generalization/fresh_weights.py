@@ -20,12 +20,21 @@ class Fresh:
 
     start: its trainable weights (p,). unit: the root mean square of each one's tensor, or of the whole where that is
     zero, (p,). matrix: which weights belong to tensors of two dimensions or more, (p,) bool.
+    kept: the buffers that no layer sets anew, which are those of the network given.
     """
 
     model: nn.Module
     start: Tensor
     unit: Tensor
     matrix: Tensor
+    kept: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of it is on trust, since a prior must not have seen the samples."""
+        if not self.kept:
+            return ()
+        return (f"buffers kept as they are given: {', '.join(self.kept[:5])}; that no sample shaped them is on trust",)
 
 
 def fresh_weights(model: nn.Module, *, generator: torch.Generator) -> Fresh:
@@ -37,11 +46,7 @@ def fresh_weights(model: nn.Module, *, generator: torch.Generator) -> Fresh:
     with torch.no_grad(), global_seed(generator):
         for value in fresh.parameters():
             value.fill_(math.nan)
-        for module in fresh.modules():
-            # nn.MultiheadAttention has the underscore.
-            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-            if callable(reset):
-                reset()
+        _reset(fresh)
     named = parameters.named(fresh)
     left = [name for name, value in fresh.named_parameters() if not bool(torch.isfinite(value).all())]
     if left or not named:
@@ -54,4 +59,31 @@ def fresh_weights(model: nn.Module, *, generator: torch.Generator) -> Fresh:
     sizes = [float(value.square().mean().sqrt()) or whole for value in named.values()]
     unit = torch.cat([torch.full_like(v.reshape(-1), s) for v, s in zip(named.values(), sizes, strict=True)])
     matrix = torch.cat([torch.full_like(v.reshape(-1), v.ndim >= 2, dtype=torch.bool) for v in named.values()])
-    return Fresh(fresh, start, unit, matrix)
+    return Fresh(fresh, start, unit, matrix, _kept(model))
+
+
+def _reset(model: nn.Module) -> None:
+    for module in model.modules():
+        # nn.MultiheadAttention has the underscore.
+        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        if callable(reset):
+            reset()
+
+
+def _kept(model: nn.Module) -> tuple[str, ...]:
+    """Names of the buffers that a reset leaves as they are: looked up on a copy in which they hold nothing sensible."""
+    probe = copy.deepcopy(model)
+    owners = [(module, name) for module in probe.modules() for name, _ in module.named_buffers(recurse=False)]
+    for module, name in owners:
+        module._buffers[name] = _nonsense(getattr(module, name))
+    with torch.no_grad(), global_seed(torch.Generator()):
+        _reset(probe)
+    return tuple(name for name, value in probe.named_buffers() if value.numel() and _is_nonsense(value))
+
+
+def _nonsense(like: Tensor) -> Tensor:
+    return torch.full_like(like, math.nan if like.is_floating_point() else 101)
+
+
+def _is_nonsense(value: Tensor) -> bool:
+    return bool((value.isnan() if value.is_floating_point() else value == _nonsense(value)).all())

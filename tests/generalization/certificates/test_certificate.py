@@ -12,6 +12,7 @@ from torch import nn
 
 from whydeep.core import Data, InputError
 from whydeep.core.numbers import percent
+from whydeep.generalization.certificates.certificate import sureness
 from whydeep.generalization.certificates.certifying import certify
 from whydeep.generalization.certificates.heldout import BOUNDS, hoeffding_bound, kl_bound
 from whydeep.generalization.certificates.inversion import binomial_tail_inverse
@@ -140,3 +141,14 @@ def test_data_of_no_known_form_are_refused_in_a_sentence() -> None:
     for wrong, message in (((x[:0], y[:0]), "no samples"), (x, "pair"), (3, "pair"), ((x, x), "no classes")):
         with pytest.raises(InputError, match=message):
             certify(network, wrong)
+
+
+@pytest.mark.parametrize(
+    ("delta", "words"), [(0.05, "95 %"), (0.5, "50 %"), (1e-6, "99.9999 %"), (0.012, "98.8 %"), (0.99999, "0 %")]
+)
+def test_how_sure_is_never_rounded_up(delta: float, words: str) -> None:
+    assert sureness(delta) == words
+
+
+def test_the_smallest_delta_is_not_a_hundred_per_cent() -> None:
+    assert sureness(5e-324) == f"99.{'9' * 321}5 %"  # 100 - 5e-322

@@ -96,3 +96,17 @@ def test_refuses() -> None:
         around(model, 1.0)
     with pytest.raises(ValueError, match="one network"):
         divergence(around(nn.Linear(1, 1), 1.0), around(nn.Linear(2, 1), 1.0))
+
+
+def test_half_precision_is_refused() -> None:
+    with pytest.raises(InputError, match=r"half precision .*; give model.float\(\)"):
+        around(nn.Linear(2, 2).bfloat16(), 1.0)
+
+
+def test_a_buffer_that_is_not_saved_is_no_weight_either() -> None:
+    one, two = nn.Linear(2, 2), nn.Linear(2, 2)
+    two.load_state_dict(one.state_dict())
+    one.register_buffer("centre", torch.zeros(2), persistent=False)
+    two.register_buffer("centre", torch.ones(2), persistent=False)
+    with pytest.raises(ValueError, match="differ in what is no weight"):
+        divergence(around(one, 1.0), around(two, 1.0))

@@ -148,3 +148,20 @@ def test_certify_gibbs_needs_no_solver() -> None:
     assert len(found.classifier) == 3
     with pytest.raises(ValueError, match="there is no train; give train=, or"):
         certify(mlp((3, 5, 3)), heldout, method="gibbs")
+
+
+def test_buffers_that_no_layer_sets_are_on_trust() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    generator = torch.Generator().manual_seed(0)
+    assert fresh_weights(model, generator=generator).notes == ()
+    for name, value in (("centre", torch.ones(3)), ("order", torch.arange(3)), ("mask", torch.tensor([True, False]))):
+        model[0].register_buffer(name, value)
+    model[0].register_buffer("nothing", None)
+    model[0].register_buffer("empty", torch.zeros(0))
+    found = fresh_weights(model, generator=generator)
+    assert found.kept == ("0.centre", "0.order", "0.mask")
+    assert torch.equal(found.model[0].centre, torch.ones(3))
+    (note,) = found.notes
+    assert note == "buffers kept as they are given: 0.centre, 0.order, 0.mask; that no sample shaped them is on trust"
+    made = gibbs_certificate(model, blobs(40), rungs=2, steps=4, generator=generator)
+    assert note in made.notes

@@ -152,3 +152,10 @@ def test_covers_the_best_of_all_networks_that_have_a_code() -> None:
     # Four standard errors of a rate of 0.3 over 2000 runs are 0.041.
     assert float((paid < 0.5).mean()) <= 0.3 + 0.041
     assert float((unpaid < 0.5).mean()) > 0.99
+
+
+def test_a_kept_buffer_is_in_the_notes() -> None:
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 3))
+    model.register_buffer("centre", torch.ones(3))
+    solver = Backprop(torch.optim.Adam, lr=0.02, epochs=1)
+    assert "centre" in occam_certificate(model, blobs(60), solver).notes[0]

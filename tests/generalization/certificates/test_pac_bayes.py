@@ -11,6 +11,7 @@ from torch import nn
 
 from whydeep.core import Data, InputError, Problem
 from whydeep.generalization import certify, kl_inverse
+from whydeep.generalization.certificates.certificate import Certificate
 from whydeep.generalization.certificates.disintegrated import disintegrated_certificate
 from whydeep.generalization.certificates.gaussian_posterior import Gaussian, around, divergence, log_ratio
 from whydeep.generalization.certificates.learnt_prior import learnt_prior
@@ -275,3 +276,19 @@ def test_the_prior_never_sees_the_samples_counted() -> None:
 
     certify(mlp((3, 5, 3)), heldout, method="disintegrated", train=train, solver=Watching())
     assert seen == [90]
+
+
+@pytest.mark.parametrize("method", ["disintegrated", "pac-bayes-kl"])
+def test_each_of_several_candidates_is_a_certificate_at_its_share_of_delta(method: str) -> None:
+    # Of the draws' part of delta, too: the one picked of J has the luckiest draws.
+    train, heldout = blobs(60), Data(blobs(50).x + 0.01, blobs(50).y, classes=3)
+    model = mlp((3, 5, 3), generator=random())
+
+    def found(delta: float, candidates: int) -> Certificate:
+        return certify(model, heldout, method=method, train=train, solver=SOLVER, delta=delta,
+                       candidates=candidates, generator=random())  # fmt: skip
+
+    picked = found(0.05, 5)
+    assert picked.bound == found(0.01, 1).bound
+    assert (picked.delta, picked.candidates) == (0.05, 5)
+    assert picked.union[0] == "delta / 5, for 5 networks compared on the same samples"

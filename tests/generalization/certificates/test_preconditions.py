@@ -7,6 +7,7 @@ from torch import nn
 from whydeep.core import Data, InputError
 from whydeep.generalization import certify
 from whydeep.generalization.certificates.preconditions import overlap, repeats
+from whydeep.optimization import Backprop
 
 X = torch.arange(24.0).reshape(12, 2)
 DATA = Data(X, torch.arange(12) % 2, classes=2)
@@ -110,3 +111,20 @@ def test_a_network_that_is_random_in_evaluation_mode_is_refused() -> None:
 def test_a_network_of_another_shape_is_refused_in_one_sentence() -> None:
     with pytest.raises(InputError, match="cannot take samples"):
         certify(nn.Linear(3, 2), DATA)
+
+
+@pytest.mark.parametrize("method", ["binomial", "pac-bayes-kl"])
+def test_a_network_that_mixes_the_samples_of_a_batch_is_refused(method: str) -> None:
+    # The mistakes of one batch then depend on each other, and alone a sample is classified otherwise.
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 2)).eval()
+    train = Data(X + 100.0, DATA.y, classes=2)
+    with pytest.raises(InputError, match="changes with the other samples of its batch"):
+        certify(model, DATA, method=method, train=train, solver=Backprop(torch.optim.SGD, lr=0.1, epochs=1))
+    layered = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 2)).eval()
+    assert certify(layered, DATA).n == 12
+
+
+def test_a_sample_alone_may_differ_by_rounding() -> None:
+    # Products of one row and of eight take other kernels: the last digits differ.
+    model = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 2))
+    assert certify(model, DATA).n == 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Context, Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -87,9 +87,11 @@ def sureness(delta: float) -> str:
     >>> sureness(0.05), sureness(1e-6), sureness(0.01234)
     ('95 %', '99.9999 %', '98.7 %')
     """
-    doubt = Decimal(percent(delta, up=True).removesuffix(" %"))
-    # The smallest number, 5e-324, has its digit 326 places after the point of a percentage.
-    return f"{Context(prec=400).subtract(Decimal(100), doubt).normalize(Context(prec=400)):f} %"
+    # In decimal numbers: the smallest number, 5e-324, has its digit 326 places after the point, where floats end.
+    exact = Context(prec=400)
+    doubt = exact.multiply(Decimal(repr(float(delta))), Decimal(100))
+    doubt = doubt.quantize(Decimal(1).scaleb(min(0, doubt.adjusted() - 1)), ROUND_CEILING, exact)
+    return f"{exact.subtract(Decimal(100), doubt).normalize(exact):f} %"
 
 
 def shares(stages: Sequence[tuple[str, float]]) -> dict[str, float]:

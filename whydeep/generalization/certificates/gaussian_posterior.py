@@ -55,7 +55,8 @@ def normals(like: Tensor, generator: torch.Generator) -> Tensor:
 def around(model: nn.Module, scale: float | Tensor) -> Gaussian:
     """Return the Gaussian centred at the weights of `model`, which is copied.
 
-    scale: one for all weights, or (p,). Raises `InputError` when there is no trainable weight or one is not finite.
+    scale: one for all weights, or (p,). Raises `InputError` when there is no trainable weight, one is not finite, or
+    one is in half precision: draws would be rounded to so few values that they have no density.
     """
     named = parameters.named(model)
     if not named:
@@ -63,6 +64,8 @@ def around(model: nn.Module, scale: float | Tensor) -> Gaussian:
     mean = parameters.flatten(named).clone()
     if not bool(torch.isfinite(mean).all()):
         raise InputError("a weight of the network is NaN or inf", "give weights of a finished training")
+    if mean.element_size() < 4:
+        raise InputError(f"the weights are in half precision ({mean.dtype})", "give model.float()")
     own = copy.deepcopy(model).eval()
     return Gaussian(mean, torch.as_tensor(scale, dtype=mean.dtype).expand_as(mean).clone(), own)
 
@@ -109,6 +112,6 @@ def _check_pair(posterior: Gaussian, prior: Gaussian) -> None:
 
 
 def _fixed(model: nn.Module) -> dict[str, Tensor]:
-    """What every draw shares: buffers and frozen weights."""
-    trained = parameters.named(model)
-    return {name: value for name, value in model.state_dict().items() if name not in trained}
+    """What every draw shares: buffers, those that are not saved included, and frozen weights."""
+    frozen = {name: value.detach() for name, value in model.named_parameters() if not value.requires_grad}
+    return frozen | dict(model.named_buffers())

@@ -13,7 +13,7 @@ bounds the integral from above by its left sum and from below by its right sum. 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -191,7 +191,8 @@ def gibbs_certificate(
     prior = Gaussian(torch.where(fresh.matrix, 0.0, fresh.start), WIDTH * fresh.unit, fresh.model)
     temperatures = n * (torch.arange(rungs + 1, dtype=torch.float64) / rungs) ** 1.5
     ladder = climb(prior, data, temperatures=temperatures, steps=steps, generator=generator)
-    return with_repeats(ladder_certificate(ladder, prior, data, delta=delta), data)
+    found = ladder_certificate(ladder, prior, data, delta=delta)
+    return with_repeats(replace(found, notes=(*found.notes, *fresh.notes)), data)
 
 
 def ladder_certificate(ladder: Ladder, prior: Gaussian, data: Data, *, delta: float = 0.05) -> Certificate:

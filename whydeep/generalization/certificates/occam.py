@@ -45,7 +45,8 @@ class Subspace:
     """Weights start_i + unit_i sign_i v[which_i], i = 1..p, of `model` for a coordinate vector v.
 
     start: fresh initial weights; unit: root mean square of their tensor; which, sign: drawn once. All are fixed by
-    a generator that has seen no data. model stays in evaluation mode, so that its buffers never change.
+    a generator that has seen no data. model stays in evaluation mode, so that its buffers never change; notes: of
+    those that are the given network's.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class Subspace:
     unit: Tensor
     which: Tensor
     sign: Tensor
+    notes: tuple[str, ...] = ()
 
     def weights(self, coordinates: Tensor) -> Tensor:
         """Return the weights (p,) at `coordinates` (k,)."""
@@ -101,7 +103,7 @@ def subspace(model: nn.Module, *, generator: torch.Generator) -> Subspace:
     which = torch.randint(2**40, (size,), generator=generator)
     sign = 2 * torch.randint(2, (size,), generator=generator).to(fresh.start.dtype) - 1
     device = fresh.start.device
-    return Subspace(fresh.model, fresh.start, fresh.unit, which.to(device), sign.to(device))
+    return Subspace(fresh.model, fresh.start, fresh.unit, which.to(device), sign.to(device), fresh.notes)
 
 
 def _of_size(space: Subspace, size: int) -> Subspace:
@@ -175,5 +177,6 @@ def occam_certificate(
         classifier=network,
         union=(f"delta / 2^{len(code)}, for all networks that have a code",),
         details={"bits": len(code), "dimensions": DIMENSIONS[int(code[:2], 2)], "step": STEPS[int(code[2:5], 2)]},
+        notes=space.notes,
         baseline=None if baseline is None else replace(baseline, subject="the same network"),
     )

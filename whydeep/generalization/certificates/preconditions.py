@@ -94,8 +94,9 @@ def check_fixed(model: Classifier, data: Data) -> None:
     """Raise `InputError` unless `model` is one fixed classifier, whose answer depends on the sample alone.
 
     Refused: a network in training mode with layers that behave otherwise there (dropout, batch normalisation) or whose
-    outputs are others there, and one whose outputs differ from call to call even in evaluation mode. Anything that is
-    no network is taken as it is.
+    outputs are others there, one whose outputs differ from call to call even in evaluation mode, and one whose output
+    for a sample changes with the others of its batch (batch normalisation without statistics of its own): its mistakes
+    are not independent. Looked up on the first eight samples. Anything that is no network is taken as it is.
     """
     if not isinstance(model, nn.Module):
         return
@@ -119,6 +120,11 @@ def check_fixed(model: Classifier, data: Data) -> None:
         raise InputError(
             "the network's outputs differ from call to call, so it is no fixed classifier", "switch off what is random"
         )
+    if len(few) > 1 and not _alone(model, few, one):
+        raise InputError(
+            "the network's output for a sample changes with the other samples of its batch",
+            "give a network that answers each sample by itself",
+        )
     if trained is not None and not _same(one, trained):
         raise InputError(
             "the network is in training mode, in which its outputs are others than in evaluation mode",
@@ -133,6 +139,22 @@ def _outputs_in_training(model: nn.Module, x: object) -> object:
             return copy.deepcopy(model)(x)
     except (RuntimeError, TypeError, ValueError, IndexError):
         return None
+
+
+def _alone(model: nn.Module, x: Tensor, together: object) -> bool:
+    """Whether each sample, a batch of its own, has the outputs that it has together with the others."""
+    try:
+        with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            pieces = [model(sample) for sample in x.split(1)]
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False
+    if not all(isinstance(piece, Tensor) and piece.ndim for piece in pieces):
+        return True  # no tensors are looked into elsewhere
+    if not (isinstance(together, Tensor) and together.is_floating_point()):
+        return _same(together, torch.cat(pieces))
+    # Other sizes of a batch take other kernels; what mixes samples changes outputs by as much as they differ.
+    tolerance = max(1e-3, 16 * torch.finfo(together.dtype).eps) * float(together.abs().max())
+    return torch.allclose(together, torch.cat(pieces), rtol=0.0, atol=tolerance, equal_nan=True)
 
 
 def _same(one: object, two: object) -> bool:

@@ -39,8 +39,8 @@ from .preconditions import check_among, check_disjoint, check_fixed, with_repeat
 from .stability import StabilityBound, langevin_stability
 
 ROUNDING = 1e-3
-"""Inner products in single precision err by 2e-4 of themselves at most, as `SGLD` takes them (its pieces are short), and
-a drift is rounded once more where it is multiplied by the step size: the divergence is taken to be larger by this
+"""Inner products in single precision err by 2e-4 of themselves at most where `SGLD` takes them, in short pieces, and a
+drift is rounded once more where it is multiplied by the step size: the divergence is taken to be larger by this
 fraction."""
 
 ASSUMPTIONS = (

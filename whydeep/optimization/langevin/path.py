@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 WORD = 8
 """Bytes that are added at a time."""
 
