@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -18,7 +16,7 @@ from whydeep.core.randomness import spawn
 from whydeep.optimization.landscape.paths.learned import learned, too_little
 from whydeep.optimization.landscape.slices.line import rise
 from whydeep.optimization.landscape.spectra.hessian import Hessian
-from whydeep.optimization.landscape.spectra.matrix_spectrum import Spectrum, matrix_spectrum
+from whydeep.optimization.landscape.spectra.matrix_spectrum import matrix_spectrum
 from whydeep.optimization.landscape.spectra.spectrum import parameters_by_layer, spectrum
 
 STEP = 0.01
@@ -83,38 +81,12 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
             )
         )
     exhibits = (
-        _density(ends),
+        ends.curve("Density of the eigenvalues of the Hessian"),
         _slices(problem, data, ends.sharpest, randoms[0], ends.largest, length),
         _table(measurements),
         _layers(problem, data, budget, spawn(generator)),
     )
     return Observation(tuple(measurements), exhibits)
-
-
-def _density(ends: Spectrum) -> Curve:
-    """The density on a log scale; one eigenvalue alone is a bump of height 1 / (p sigma sqrt(2 pi))."""
-    grid = ends.grid(500)
-    sigma = 0.01 * float(grid[-1] - grid[0])
-    density = ends.density(grid, width=sigma)
-    alone = 1 / (ends.size * sigma * math.sqrt(2 * math.pi))
-    floor = alone / 20
-    seen = torch.where(density.value > floor, density.value, torch.nan)
-    low, high = density.low.clamp(min=floor), density.high.clamp(min=floor)
-    edge = sorted({*ends.eigenvalues.tolist(), ends.smallest})
-    ticks = [x for value in edge for x in (value, value, math.nan)]
-    heights = [y for _ in edge for y in (floor, 2.5 * floor, math.nan)]
-    return Curve(
-        "Density of the eigenvalues of the Hessian",
-        "eigenvalue",
-        "fraction of eigenvalues per unit",
-        (
-            Line("density", grid.tolist(), seen.tolist(), low.tolist(), high.tolist()),
-            Line("edge", ticks, heights, role="reference"),
-        ),
-        alt=f"Most of the {ends.size:,} eigenvalues lie near zero; the largest is {plain(ends.largest, 3)}, the "
-        f"{len(ends.eigenvalues)} largest and the smallest, {plain(ends.smallest, 2)}, are marked below.",
-        y_log=True,
-    )
 
 
 def _layers(problem: Problem, data: Data, budget: Budget, generator: torch.Generator) -> Table:

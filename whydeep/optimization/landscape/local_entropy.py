@@ -14,7 +14,7 @@ from whydeep.core import parameters
 from whydeep.core.evaluation import evaluating
 from whydeep.core.measurement import Measurement
 from whydeep.core.problem import Problem
-from whydeep.core.randomness import or_default
+from whydeep.core.randomness import or_default, spawn
 
 Function = Callable[[Tensor], Tensor]
 """Points (p,) or (m, p), one a row -> values () or (m,)."""
@@ -150,7 +150,7 @@ def local_entropy(
     _positive("beta", beta)
     if samples < 4:
         raise ValueError(f"samples={samples}; give at least 4")
-    generator = or_default(generator)
+    generator = spawn(or_default(generator))  # unrelated to an x that was drawn from the same seed
     pairs = samples // 2
     z = torch.randn(pairs, len(x), generator=generator, dtype=x.dtype).to(x.device) / math.sqrt(beta * gamma)
     with torch.no_grad():

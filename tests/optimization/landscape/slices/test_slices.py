@@ -12,7 +12,7 @@ from problems import blobs, digits, small_problem
 from torch import Tensor, nn
 
 from whydeep.core import Data, InputError, Problem
-from whydeep.networks import cnn, linear
+from whydeep.networks import cnn, linear, mlp
 from whydeep.optimization.landscape.slices import offsets as offsets_module
 from whydeep.optimization.landscape.slices.line import line_slice, rise
 from whydeep.optimization.landscape.slices.plane import (
@@ -289,3 +289,16 @@ def test_no_point_is_no_slice() -> None:
         for wrong in ({"points": 0}, {"points": 1}, {"extent": 0.0}, {"extent": float("inf")}):
             with pytest.raises(ValueError, match="at least 2 points and a finite extent above 0"):
                 look(problem, plane, **wrong)  # type: ignore[arg-type]
+
+
+def test_directions_are_unrelated_to_a_network_of_the_same_seed() -> None:
+    # Drawn from one seed one after the other, weights and direction would be the same numbers in another scale.
+    model = mlp((64, 100, 10), init="he", generator=torch.Generator().manual_seed(0))
+    problem = Problem(model, digits(4)[0])
+    weights = filter_normalised(problem, problem.vector())
+    plane = random_plane(problem, generator=torch.Generator().manual_seed(0))
+    for direction in (random_direction(problem), *plane.directions):
+        cosine = float(weights @ direction / weights.norm() / direction.norm())
+        # A random cosine has standard deviation 1/sqrt(7,400) = .012 (filters are weighted alike): 4.5 of them.
+        assert abs(cosine) < 4.5 / 7400**0.5
+    assert abs(float(plane.first @ plane.second / plane.first.norm() / plane.second.norm())) < 4.5 / 7400**0.5

@@ -136,6 +136,19 @@ def test_the_same_generator_gives_the_same_spectrum() -> None:
     assert first.trace != other.trace
 
 
+def test_the_start_is_unrelated_to_weights_of_the_same_seed() -> None:
+    size = 5000
+    weights, starts = torch.randn(size, generator=seeded(0)), []
+
+    def product(v: Tensor) -> Tensor:
+        starts.append(v)
+        return v * torch.linspace(1, 2, size)
+
+    matrix_spectrum(product, weights, top=1, columns=1, steps=2, probes=4, generator=seeded(0))
+    cosine = float(starts[0] @ weights / starts[0].norm() / weights.norm())
+    assert abs(cosine) < 4.5 / size**0.5, "4.5 standard deviations"
+
+
 def test_a_wishart_matrix_has_the_density_of_its_eigenvalues_and_the_band_says_how_well() -> None:
     # A = X^T X / n with n = 4 p: no eigenvalue is isolated, so that everything rests on the quadrature.
     size = 300
@@ -178,6 +191,25 @@ def test_isolated_eigenvalues_weigh_exactly_one_of_p() -> None:
     exact = torch.exp(-0.5 * ((grid - values[-5:, None]) / 0.05) ** 2).sum(0) / (400 * 0.05 * (2 * torch.pi) ** 0.5)
     torch.testing.assert_close(density.value, exact, rtol=0, atol=1e-3 * float(exact.max()))
     assert float((density.high - density.low).max()) < 1e-3 * float(exact.max())
+
+
+def test_the_picture_says_what_it_shows() -> None:
+    values = torch.cat([torch.zeros(300), torch.linspace(0.5, 1, 98), torch.tensor([4.0, -2.0])]).double()
+    seen = matrix_spectrum(rotated(values), values, top=2, tolerance=0.0)
+    curve = seen.curve()
+    density, edge = curve.lines
+    assert "of 400 eigenvalues 75 % lie within a hundredth of the largest from zero" in curve.alt.lower()
+    # Every direction was visited: at an eigenvalue alone the height is that of one bump, 1/(400 sigma sqrt(2 pi)).
+    sigma = 0.01 * (density.x[-1] - density.x[0])
+    at_four = min(range(len(density.x)), key=lambda k: abs(density.x[k] - 4))
+    bump = torch.exp(torch.tensor(-0.5 * ((density.x[at_four] - 4) / sigma) ** 2)) / (
+        400 * sigma * (2 * torch.pi) ** 0.5
+    )
+    assert density.y[at_four] == pytest.approx(float(bump), rel=1e-6)
+    assert sorted({round(x, 9) for x in edge.x if x == x}) == [-2, 1, 4]
+    axes = seen.plot()
+    assert axes.get_yscale() == "log"
+    assert axes.get_xlabel() == "eigenvalue"
 
 
 def test_an_eigenvalue_of_high_multiplicity_is_not_taken_for_one() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from whydeep.core import parameters
 from whydeep.core.errors import InputError
 from whydeep.core.problem import Problem
-from whydeep.core.randomness import or_default
+from whydeep.core.randomness import or_default, spawn
 from whydeep.optimization.landscape.spectra.matrix_spectrum import Spectrum
 
 
@@ -65,10 +65,12 @@ def filter_normalised(problem: Problem, direction: Tensor) -> Tensor:
 def random_direction(problem: Problem, *, generator: torch.Generator | None = None) -> Tensor:
     """Return a filter-normalised Gaussian direction (p,).
 
+    Drawn from a child of `generator`: a network that was itself drawn from the same seed would else have weights along
+    the direction.
     Raises `InputError` when no trainable weight has filters (biases and normalisation only).
     """
     centre = problem.vector()
-    draw = torch.randn(len(centre), generator=or_default(generator), dtype=centre.dtype).to(centre.device)
+    draw = torch.randn(len(centre), generator=spawn(or_default(generator)), dtype=centre.dtype).to(centre.device)
     direction = filter_normalised(problem, draw)
     if not float(direction.norm()) > 0:
         raise InputError("no trainable weight has filters of a length above 0", "give a network with weight matrices")

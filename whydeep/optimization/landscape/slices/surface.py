@@ -18,7 +18,7 @@ from whydeep.core.errors import InputError
 from whydeep.core.exhibit import Curve, Line
 from whydeep.core.numbers import plain
 from whydeep.core.problem import Problem
-from whydeep.core.randomness import or_default
+from whydeep.core.randomness import or_default, spawn
 from whydeep.core.training import Callback, Progress
 from whydeep.optimization.landscape.spectra.block_lanczos import block_lanczos
 from whydeep.optimization.landscape.spectra.hessian import Hessian
@@ -168,7 +168,7 @@ def curvature_map(
     """
     a, b = _axes(plane, extent, points)
     check_finite(centre=plane.centre, directions=plane.directions)
-    generator = or_default(generator)
+    generator = spawn(or_default(generator))  # unrelated to weights that were drawn from the same seed
     start = torch.randn(2, len(plane.centre), generator=generator, dtype=plane.centre.dtype).to(plane.centre)
     start = start[: min(2, len(plane.centre))]
 

@@ -6,21 +6,26 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from whydeep.core.exhibit import Curve
 from whydeep.core.measurement import Measurement
-from whydeep.core.randomness import or_default
+from whydeep.core.randomness import or_default, spawn
 from whydeep.core.training import Callback, Progress
 
 from . import memory as memory_of
 from .block_lanczos import Projection, block_lanczos, lengths
+from .density_curve import density_curve
 from .hessian import Hessian
 from .matrix_free import block_product
 from .spectral_density import Density, Quadrature
 from .trace import KNOWN, Trace, deflated_trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,6 +106,14 @@ class Spectrum:
         beyond = 0.06 * (high - low) if high > low else max(1.0, abs(high))
         return torch.linspace(low - beyond, high + beyond, points, dtype=torch.float64)
 
+    def curve(self, title: str = "Density of the eigenvalues") -> Curve:
+        """Return the density on a logarithmic scale as a plot, with the eigenvalues at the ends marked."""
+        return density_curve(self, title)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the density into `ax` (new ones when None) and return it."""
+        return self.curve().plot(ax)
+
     @property
     def measurements(self) -> tuple[Measurement, ...]:
         """The ends with the interval +- residual, and the trace with Student's 95 % interval."""
@@ -146,7 +159,8 @@ def matrix_spectrum(
         got = f"top={top}, tolerance={tolerance}, trace_tolerance={trace_tolerance}"
         raise ValueError(f"{got}; give top >= 1 and tolerances >= 0")
     began = time.perf_counter()
-    generator = or_default(generator)
+    # A child: the start has to be unrelated to a network that was itself drawn from this seed.
+    generator = spawn(or_default(generator))
     size, top = len(like), min(top, len(like))
     block, steps = sizes(size, density=density, columns=columns, steps=steps)
     if block < 1 or steps < 1 or min(size, block * steps) < top:
@@ -208,7 +222,7 @@ def matrix_spectrum(
         smallest_residual=float(residuals[0]),
         softest=vectors[-1],
         traced=traced,
-        quadrature=Quadrature.of(seen),
+        quadrature=Quadrature.of(seen, traced),
         unseen=0.0 if seen.whole else _unseen(size, seen.steps, seen.first, float(values[-1] - values[0])),
         converged=reached(seen),
         products=taken,

@@ -13,6 +13,8 @@ from whydeep.core.measurement import Measurement, exact
 
 from .block_lanczos import Projection
 from .gauss_rule import GaussRule
+from .moments import Moments, Parabolas, corrections
+from .trace import Trace
 
 LIKELY = 6.0
 """A mean of 2 squares of normal numbers exceeds this with probability .002: more weight is several eigenvalues."""
@@ -40,7 +42,8 @@ class Quadrature:
     number of Lanczos steps (Golub and Meurant 2010; Ubaru, Chen and Saad 2017). single: the nodes that are one
     eigenvalue each, known to their residual: they weigh 1/p exactly, as in Chen and Hallman (2023, recalled, not
     checked against the paper), and only the rest is estimated. rules: of every random column its own Gauss rule; seen
-    (b, k): the weights of the single nodes as they came out in the columns, 0 for the others.
+    (b, k): the weights of the single nodes as they came out in the columns, 0 for the others. told: how far the weights
+    follow the moments that probes told beside the columns (`corrections`), 0 without any and 1 for sure ones.
     """
 
     nodes: Tensor
@@ -50,10 +53,11 @@ class Quadrature:
     whole: bool
     rules: tuple[GaussRule, ...]
     seen: Tensor
+    told: float = 0.0
 
     @staticmethod
-    def of(projection: Projection, *, tolerance: float = 1e-3) -> Quadrature:
-        """Return the quadrature of a run whose start was uniformly random.
+    def of(projection: Projection, traced: Trace | None = None, *, tolerance: float = 1e-3) -> Quadrature:
+        """Return the quadrature of a run whose start was uniformly random, with the moments that probes tell.
 
         A node is taken for one eigenvalue when its residual is below `tolerance` of the largest |eigenvalue|, the
         next node is ten residuals away, and it does not weigh so much that several must sit there.
@@ -76,7 +80,12 @@ class Quadrature:
         others = weights[:, ~single].sum(1, keepdim=True)
         if bool((others > 0).all()):
             weights = torch.where(single, 1 / size, weights * rest / others.clamp(min=1e-300))
-        return Quadrature(values, weights, single, size, False, rules, seen)
+        told = 0.0
+        if traced is not None and len(traced.probes):
+            moments = Moments.of(projection, traced)
+            factors, told = corrections(values, weights, free=~single, moments=moments)
+            weights = weights * factors
+        return Quadrature(values, weights, single, size, False, rules, seen, told)
 
     def density(self, grid: Tensor | Sequence[float], *, width: float | None = None) -> Density:
         """Return rho smoothed by a normal density of standard deviation `width` (1 % of the range by default)."""
@@ -97,7 +106,9 @@ class Quadrature:
         For x uniform on the sphere of dimension d the form x . F x has variance 2 / (d + 2) (tr F^2 / d - (tr F / d)^2)
         (its fourth moments), so that b orthonormal columns have a standard error of at most
         sqrt(2 / (b (d + 2)) (mean f^2 - (mean f)^2)), d = p less the single nodes, which are known; both means are
-        taken from the quadrature itself.
+        taken from the quadrature itself. With moments from probes the columns alone tell
+        only what of f is no parabola q, the nearest to it: mean (f - q)^2 + (1 - told) mean (q - mean q)^2 stands in
+        the place of the variance of f.
         """
         pooled = self.weights.mean(0)
         value = pooled @ values
@@ -107,9 +118,10 @@ class Quadrature:
         mass, dimension = float(rest.sum()), self.size - int(self.single.sum())
         if not mass > 0:
             return value, torch.zeros_like(value)
-        first, second = rest @ values / mass, rest @ values.square() / mass
-        factor = 2 / (len(self.weights) * (dimension + 2))
-        return value, mass * (factor * (second - first.square()).clamp(min=0)).sqrt()
+        first = rest @ values / mass
+        near = Parabolas.on(self.nodes, rest).nearest(values)
+        variance = rest @ (values - near).square() + (1 - self.told) * (rest @ (near - first).square())
+        return value, (mass * variance * 2 / (len(self.weights) * (dimension + 2))).sqrt()
 
     def below(self, level: float, *, name: str = "") -> Measurement:
         """Return the number of eigenvalues below `level`, with an interval.
