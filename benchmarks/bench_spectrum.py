@@ -24,7 +24,8 @@ a gradient of 64-256-242-10 takes 2, 3 and 3 matrix products at its layers and a
 the CNN, where a gradient is less than its matrix products, 1.44 to 1.54.
 
 --folder keeps the reference, the plan and every seed's result, so that a long run can be done in pieces (--network,
---tools, --seeds, --first); the table is then of all that is there. --full: 10 seeds, 3 pilots, 10 reference runs.
+--tools, --seeds, --first); the table is then of all that is there. --tools without a name: whydeep alone. --full: 10
+seeds, 3 pilots, 10 reference runs.
 --products: what a product costs in gradients. --calibration: whether the trace errs as it states, over --seeds runs.
 --memory: the peak of resident memory on networks of up to a million weights, with --full of ten million.
 """
@@ -81,6 +82,11 @@ def measure(network: str, options: argparse.Namespace, folder: Path) -> None:
     job = task(network)
     truth, plans = prepared(job, network, folder, options.rounds, options.pilots)
     product = Hessian(job.problem)
+    alone = range(options.first, options.first + options.seeds) if not options.tools else range(0)
+    for seed in alone:
+        seconds, report = timed(own, job, seed, {})
+        entry = {"seconds": seconds, "products": report.products} | truth.errors(report, product)
+        keep(network, folder, {"tool": "whydeep", "seed": seed, "own": entry})
     for name in options.tools:
         if importlib.util.find_spec(MODULES[name]) is None:
             print(f"{name} is not installed", file=sys.stderr)
@@ -94,9 +100,12 @@ def measure(network: str, options: argparse.Namespace, folder: Path) -> None:
                 {"seconds": seconds, "products": report.products} | truth.errors(report, product)
                 for seconds, report in pair
             ]
-            line = {"tool": name, "seed": seed, "own": rows[0], "its": rows[1]}
-            with (folder / f"{network}-results.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            keep(network, folder, {"tool": name, "seed": seed, "own": rows[0], "its": rows[1]})
+
+
+def keep(network: str, folder: Path, line: dict[str, Any]) -> None:
+    with (folder / f"{network}-results.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def table(network: str, folder: Path) -> None:
@@ -133,7 +142,7 @@ def row(
     print(
         f"| {name} | {settings} | {len(seen)} | {statistics.fmean(column('products')):.0f} | "
         f"{statistics.median(seconds):.2f} | {times} | {max(column('residual')):.1e} | {max(column('bottom')):.1e} | "
-        f"{trace:.3f} | {statistics.fmean(column('density')):.4f} |"
+        f"{trace:.3f} | {statistics.fmean(column('density')):.5f} |"
     )
 
 
