@@ -38,6 +38,22 @@ def rectifier_proximal(wanted: Tensor, centre: Tensor, weight: float, *, left: f
     return torch.where(on_the_right, right, centre.clamp_(max=0), out=centre)
 
 
+def same_side_proximal(wanted: Tensor, centre: Tensor, weight: float, *, left: float, start: Tensor) -> Tensor:
+    """Return the minimiser of `rectifier_proximal` on the side of the kink on which `start` is, entry by entry.
+
+    It is max((a + g b)/(1 + g), 0) where start > 0 and min((c a + g b)/(c^2 + g), 0) elsewhere; it is never worse than
+    `start`, and where nothing else is better it is the same. centre is overwritten by the result.
+
+    >>> b = torch.tensor([2.0, -1.0, -0.3])
+    >>> same_side_proximal(torch.tensor([1.0, 1.0, 1.0]), b, 1.0, left=0.0, start=b.clone())
+    tensor([ 1.5000, -1.0000, -0.3000])
+    """
+    right = torch.lerp(centre, wanted, 1 / (1 + weight)).clamp_(min=0)
+    if left:
+        centre.mul_(weight / (left**2 + weight)).add_(wanted, alpha=left / (left**2 + weight))
+    return torch.where(start > 0, right, centre.clamp_(max=0), out=centre)
+
+
 def hinge_proximal(centre: Tensor, target: Tensor, beta: float) -> Tensor:
     """Return argmin_v max(0, 1 - s v) + beta/2 (v - c)^2 for every entry, s = +1 where the target is 1 and -1 where 0.
 

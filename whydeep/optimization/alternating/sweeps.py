@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,14 @@ class Iteration(Protocol):
 
     def restart(self, weights: Weights) -> bool:
         """Start again from the forward pass at `weights`, more cautiously; return False where that cannot be."""
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """An iteration that offers other weights beside the present ones: the better of the two are watched and kept."""
+
+    def averaged(self) -> Weights | None:
+        """Return a mean of the weights of the past sweeps, None while there is none."""
 
 
 class Sweeper(Protocol):
@@ -269,18 +277,31 @@ class _Run:
     def _record(self) -> bool:
         """Append to the history, if all is finite also in the network's own type of number; return whether it is."""
         weights = self.iteration.weights()
-        if not all(bool(torch.isfinite(weight.to(self.chain.dtype)).all()) for weight in weights):
+        found = self._measured(weights)
+        if found is None:
             return False
-        values = self.watched.measure(weights) | dict(self.iteration.monitor()) | {"seconds": self.seconds}
+        judge = "validation" if self.watched.validates else "loss"
+        if isinstance(self.iteration, Averaging) and (averaged := self.iteration.averaged()) is not None:
+            other = self._measured(averaged)
+            if other is not None and other[judge] < found[judge]:
+                weights, found = averaged, other
+        values = found | dict(self.iteration.monitor()) | {"seconds": self.seconds}
         if not all(math.isfinite(value) for value in values.values()):
             return False
-        judged = values["validation" if self.watched.validates else "loss"]
+        judged = values[judge]
         if judged < self.best[0] or not self.history:
             self.best = (judged, weights)
         self.last = weights
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
         return True
+
+    def _measured(self, weights: Weights) -> dict[str, float] | None:
+        """Return what is watched of the network with these weights, None where one of them or of it is not finite."""
+        if not all(bool(torch.isfinite(weight.to(self.chain.dtype)).all()) for weight in weights):
+            return None
+        values = self.watched.measure(weights)
+        return values if all(math.isfinite(value) for value in values.values()) else None
 
     def _verdict(self, done: int, callback: Callback | None) -> Outcome | None:
         if "kkt" in self.history and self.history["kkt"][-1] <= self.solver.tolerance:

@@ -36,7 +36,8 @@ class ADMMIteration:
 
     def __init__(self, solver: ADMM, problem: Problem, chain: Chain, train: Data) -> None:
         layers, dtype = len(chain.layers), solver.dtype or chain.dtype
-        self.group, self._block_size, self._refits = solver.group, solver.block_size, solver.refit
+        self.group, self._block_size = solver.group, solver.block_size
+        self._refits, self._keeps = solver.refit, solver.average
         self._storage = storage(solver.streaming)
         x = self._samples(chain, train, dtype)
         samples = torch.tensor([float(len(x))], dtype=torch.float64, device="cpu")
@@ -67,7 +68,6 @@ class ADMMIteration:
         self.group.hand_out(weights, [0] * layers)  # drawn on other machines they may differ in their last digits
         self.state = State(weights, (x, *states), multipliers)
         self._parts = parts_of(self.state, self.lagrangian.targets, self._block_size, keep=self._storage is IN_MEMORY)
-        self._shown = weights
         self._start(weights)
 
     def _samples(self, chain: Chain, train: Data, dtype: torch.dtype) -> Tensor:
@@ -91,7 +91,9 @@ class ADMMIteration:
         return found
 
     def _start(self, weights: tuple[Tensor, ...]) -> None:
-        self.state, self._shown = replace(self.state, weights=weights), weights
+        self.state = replace(self.state, weights=weights)
+        self._shown = self._mean = weights
+        self._averaged: tuple[Tensor, ...] | None = None
         for part in self._parts:
             for index, layer in enumerate(self.lagrangian.chain.layers):
                 u = layer.preactivation(weights[index], part.states[index])
@@ -102,12 +104,23 @@ class ADMMIteration:
         """Update every W_i, V_i and Lambda_i once; raises `ArithmeticError` where a step breaks down."""
         weights = sweep_parts(self.lagrangian, self._parts, self.state.weights, self.options, grams=self._grams)
         self.state = replace(self.state, weights=weights)
-        shown = refitted(self.lagrangian, self._parts, weights, self.options) if self._refits else weights
-        self._shown = shown
+        self._shown = self._closed(weights)
+        if self._keeps:
+            pairs = zip(weights, self._mean, strict=True)
+            self._mean = tuple(torch.lerp(new, mean, self._keeps) for new, mean in pairs)
+            self._averaged = self._closed(self._mean)
+
+    def _closed(self, weights: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the weights with the last layer refitted, where the solver asks for that."""
+        return refitted(self.lagrangian, self._parts, weights, self.options) if self._refits else weights
 
     def weights(self) -> tuple[Tensor, ...]:
         """Return the present W_1..W_N, the last one refitted where the solver asks for that."""
         return self._shown
+
+    def averaged(self) -> tuple[Tensor, ...] | None:
+        """Return the mean of the iterates' weights, the last one refitted likewise; None at a start or without one."""
+        return self._averaged
 
     def monitor(self) -> dict[str, float]:
         """Return the augmented Lagrangian and the residuals of the KKT conditions, relative to [X, 1, Y]."""

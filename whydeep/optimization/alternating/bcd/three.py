@@ -18,6 +18,7 @@ from torch import Tensor
 
 from whydeep.optimization.alternating.activation_proximal import activation_proximal
 from whydeep.optimization.alternating.chain import Chain
+from whydeep.optimization.alternating.kinks import same_side_proximal
 from whydeep.optimization.alternating.proximal import OutputLoss
 from whydeep.optimization.alternating.quadratic_blocks import (
     blocks,
@@ -44,6 +45,7 @@ class ThreeSplitting:
        U_{i-1} = argmin gamma/2 ||V_{i-1} - s(u)||^2 + rho/2 ||u - [V_{i-2}, 1] W_{i-1}'||^2 + alpha/2 ||u - U_old||^2.
 
     alpha and the damping are graded like the penalties, so that r = `grading` is seen in the step for V_{i-1} alone.
+    same_side: behind a kink U_{i-1} takes the best value on the side of the kink where it is, not the best of both.
     Each lowers F. The authors update a bias after its weights; here it is a column of W_i: both are found together.
     Products for n samples between layers of a inputs and b outputs: R'A (2 n a b operations), A'A (n a^2, in float64;
     that of the samples is formed once), the forward product (2 n a b; 2 n b^2 where b < a and V_{i-1} is a variable),
@@ -64,8 +66,10 @@ class ThreeSplitting:
         grading: float = 1.0,
         damping: float = 0.0,
         stationarity: bool = False,
+        same_side: bool = False,
     ) -> None:
         self.chain, self.loss, self.x, self.targets = chain, loss, x, targets
+        self.same_side = same_side
         self.gamma, self.rho, self.alpha, self.stationarity = gamma, rho, alpha, stationarity
         self.grading, self.damping = grading, damping
         self.scale = data_norm(x, targets)
@@ -163,7 +167,11 @@ class ThreeSplitting:
             # With R = U - P the centre (rho P + alpha U)/(rho + alpha) is U - rho/(rho + alpha) R.
             centre = torch.sub(u, residual_below, alpha=share)
             residual_below.sub_(u)
-            u.copy_(activation_proximal(below.activation, state, centre=centre, weight=stiffness, start=u))
+            if self.same_side and below.activation.left is not None:
+                left = below.activation.left
+                u.copy_(same_side_proximal(state, centre, stiffness, left=left, start=u))
+            else:
+                u.copy_(activation_proximal(below.activation, state, centre=centre, weight=stiffness, start=u))
             residual_below.add_(u)
 
     def monitor(self) -> dict[str, float]:
