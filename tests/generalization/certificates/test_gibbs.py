@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from problems import blobs, digits
+from scipy import stats
 from torch import nn
 
 from whydeep.core import Data
@@ -13,14 +15,18 @@ from whydeep.data.corruption import random_labels
 from whydeep.generalization import certify
 from whydeep.generalization.certificates.gaussian_posterior import Gaussian, around
 from whydeep.generalization.certificates.gibbs import (
+    CHAINS,
     CONDITION,
     Ladder,
     _at,
     _State,
     climb,
     gibbs_certificate,
+    ladder_certificate,
     log_acceptance,
 )
+from whydeep.generalization.certificates.inversion import kl_inverse
+from whydeep.generalization.certificates.pac_bayes import confidence_nats
 from whydeep.generalization.fresh_weights import fresh_weights
 from whydeep.networks import mlp
 
@@ -65,12 +71,54 @@ def test_the_integral_over_temperatures_is_the_kl_from_above_and_below() -> None
 
 def test_a_spread_of_the_chains_raises_the_upper_side_only() -> None:
     ladder = exact_ladder(np.linspace(0, 20, 65))
-    spread = torch.tensor([-0.01, 0.0, 0.01], dtype=torch.float64)
-    wide = Ladder(ladder.temperatures, ladder.losses + spread, ladder.errors, ladder.weights)
-    # Student's 97.5 % quantile at two degrees of freedom is 4.303; the loss enters with weight beta twice.
-    extra = 2 * 20 * 4.303 * 0.01 / math.sqrt(3)
-    assert wide.nats(64)[0] - ladder.nats(64)[0] == pytest.approx(extra, rel=1e-3)
+    losses = ladder.losses.clone()
+    losses[10] += torch.tensor([-0.01, 0.0, 0.01], dtype=torch.float64)
+    wide = replace(ladder, losses=losses)
+    # One rung in the middle enters with the width 20/64 of its step; Student's 97.5 % quantile at two degrees of
+    # freedom is 4.303, the 99.9 % one 22.33.
+    for doubt, quantile in ((0.025, 4.3027), (0.001, 22.327)):
+        extra = 20 / 64 * quantile * 0.01 / math.sqrt(3)
+        assert wide.nats(64, doubt=doubt)[0] - ladder.nats(64, doubt=doubt)[0] == pytest.approx(extra, rel=1e-3)
     assert wide.nats(64)[1] == pytest.approx(ladder.nats(64)[1], rel=1e-9)
+    # What a chain sees too much at every temperature cancels: the KL does not depend on where the loss is zero.
+    shifted = replace(ladder, losses=ladder.losses + torch.tensor([-0.01, 0.0, 0.01], dtype=torch.float64))
+    assert shifted.nats(64) == pytest.approx(ladder.nats(64), rel=1e-9)
+
+
+def test_every_average_that_may_be_used_is_paid_for() -> None:
+    """The certificate of a ladder, by hand: 2 K averages share .8 of delta, the inequality has the rest."""
+    prior, data = coin()
+    generator = torch.Generator().manual_seed(4)
+    ladder = exact_ladder(np.linspace(0, 10, 5))
+    noise = 0.01 * torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
+    ladder = replace(ladder, losses=ladder.losses + noise[0], errors=0.25 + noise[1], weights=torch.zeros(5, 3, 2))
+    found = ladder_certificate(ladder, prior, data, delta=0.1)
+    quantile = stats.t.ppf(1 - 0.08 / 8, 2)
+    bounds = []
+    for rung in range(1, 5):
+        per_chain = 2.5 * ladder.losses[:rung].sum(0) - 2.5 * rung * ladder.losses[rung]
+        nats, error = (float(v.mean() + quantile * v.std() / math.sqrt(3)) for v in (per_chain, ladder.errors[rung]))
+        bounds.append(kl_inverse(error, (max(0.0, nats) + confidence_nats(50, 0.02)) / 50))
+    assert found.bound == pytest.approx(min(bounds), rel=1e-12)
+    assert found.union == ("0.8 of delta for the 8 averages over chains, the rest for the inequality",)
+    assert sum(found.terms.values()) == pytest.approx(found.bound)
+
+
+def test_averages_that_are_spread_like_a_gaussian_are_exceeded_as_seldom_as_is_paid_for() -> None:
+    """1,000 ladders of Gaussian averages: any of the eight upper ends is below its mean in .8 delta of them at most."""
+    generator, delta, runs = torch.Generator().manual_seed(5), 0.25, 1000
+    temperatures = torch.linspace(0, 4, 5, dtype=torch.float64)
+    means = torch.tensor([0.9, 0.7, 0.6, 0.55, 0.52], dtype=torch.float64)[:, None]
+    doubt, missed = 0.8 * delta / 8, 0
+    truth = [float(means[:rung].sum() - rung * means[rung]) for rung in range(1, 5)]
+    for _ in range(runs):
+        noise = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
+        ladder = Ladder(temperatures, means + 0.01 * noise[0], 0.3 + 0.01 * noise[1], means)
+        low = [ladder.nats(rung, doubt=doubt)[0] < truth[rung - 1] for rung in range(1, 5)]
+        missed += any(low) or any(ladder.error(rung, doubt=doubt) < 0.3 for rung in range(1, 5))
+    # The union bound is nearly tight: the averages of a rung are independent, those of the KL of different rungs not.
+    assert stats.binomtest(missed, runs, 0.8 * delta, alternative="greater").pvalue > 1e-3
+    assert missed / runs > 0.4 * delta
 
 
 def test_chains_sample_the_gibbs_distribution() -> None:
@@ -113,9 +161,9 @@ def test_at_temperature_infinity_the_chain_is_the_prior() -> None:
 def test_separates_true_from_random_labels() -> None:
     train, _ = digits(400)
     model = mlp((64, 10, 10))
-    true = gibbs_certificate(model, train, steps=40, generator=torch.Generator().manual_seed(1))
+    true = gibbs_certificate(model, train, steps=20, generator=torch.Generator().manual_seed(1))
     mixed = random_labels(train, generator=torch.Generator().manual_seed(2))
-    random = gibbs_certificate(model, mixed, steps=40, generator=torch.Generator().manual_seed(1))
+    random = gibbs_certificate(model, mixed, steps=20, generator=torch.Generator().manual_seed(1))
     assert not true.vacuous
     assert random.bound > 0.9 > true.bound
     assert true.condition == CONDITION
@@ -145,7 +193,7 @@ def test_certify_gibbs_needs_no_solver() -> None:
     assert found.n == 60
     assert found.baseline is not None
     assert found.baseline.n == 40
-    assert len(found.classifier) == 3
+    assert len(found.classifier) == CHAINS
     with pytest.raises(ValueError, match="there is no train; give train=, or"):
         certify(mlp((3, 5, 3)), heldout, method="gibbs")
 
