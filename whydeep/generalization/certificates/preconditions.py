@@ -145,7 +145,7 @@ def _alone(model: nn.Module, x: Tensor, together: object) -> bool:
     """Whether each sample, a batch of its own, has the outputs that it has together with the others."""
     try:
         with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            pieces = [model(sample) for sample in x.split(1)]
+            pieces = [model(sample) for sample in torch.split(x, 1)]
     except (RuntimeError, TypeError, ValueError, IndexError):
         return False
     if not all(isinstance(piece, Tensor) and piece.ndim for piece in pieces):

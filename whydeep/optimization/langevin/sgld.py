@@ -249,7 +249,7 @@ def _flat(tensors: list[Tensor]) -> list[Tensor]:
     Half precision becomes single: sums in it stop growing after a few hundred terms.
     """
     vectors = [(value.float() if value.element_size() < 4 else value).reshape(-1) for value in tensors]
-    large = [piece for value in vectors if value.numel() >= SMALL for piece in value.split(LONGEST)]
+    large = [piece for value in vectors if value.numel() >= SMALL for piece in torch.split(value, LONGEST)]
     small: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for value in vectors:
         if value.numel() < SMALL:
