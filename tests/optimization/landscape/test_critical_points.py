@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from whydeep.core import Data, InputError, Problem
 from whydeep.networks import mlp
 from whydeep.optimization.landscape.climbing import climb
-from whydeep.optimization.landscape.critical_points import find_critical_point
+from whydeep.optimization.landscape.critical_points import WALKS, SearchEnd, find_critical_point
 from whydeep.optimization.landscape.dense_hessian import dense_hessian
 from whydeep.optimization.landscape.linear_model import LinearModel
 from whydeep.optimization.landscape.solvable import linear_networks
@@ -39,6 +39,8 @@ class Scalar(nn.Module):
             "saddle": lambda: w[0] ** 2 - w[1] ** 2 + w[1] ** 4 / 4,
             "flat": lambda: w[0] ** 2 + 0 * w[1],
             "linear": lambda: w[0] + 2 * w[1],
+            "quartic": lambda: w[0] ** 4 / 4 + w[1] ** 2,
+            "tail": lambda: torch.exp(-w[0]) + w[1] ** 2,
         }[self.function]()
         return value.expand(len(x), 1)
 
@@ -84,6 +86,64 @@ def test_a_gradient_flat_point_is_not_called_critical() -> None:
     assert "No critical point" in found.sentence
 
 
+def test_a_gradient_that_vanishes_at_infinity_only_is_no_critical_point() -> None:
+    # R = exp(-a) + b^2 has none; at a = 19 the gradient is below 1e-8, and Newton's step -H^-1 g has length 1 wherever.
+    found = find_critical_point(risk_is("tail", 1.0, 0.5))
+    assert found.gradient_norm <= 1e-8
+    assert found.kind == "far"
+    assert not found.critical
+    assert found.index is None
+    assert found.distance == pytest.approx(1, rel=1e-3)
+    assert "ended far from a zero" in found.sentence
+    assert "Newton's next step has length 1" in found.sentence
+
+
+def test_a_zero_of_third_order_is_near_enough() -> None:
+    # R = a^4/4 + b^2: g = a^3, so that a = 2e-3 where |g| = 1e-8, and Newton's step is a/3.
+    found = find_critical_point(risk_is("quartic", 0.7, -0.5))
+    assert found.critical
+    assert found.index == 0
+    assert found.distance == pytest.approx(abs(float(found.vector[0])) / 3, rel=1e-3)
+
+
+def tiny(seed: int, activation: str = "tanh") -> Problem:
+    """3-4-2 on 60 samples of pure noise: 26 weights for 120 residuals."""
+    model = mlp((3, 4, 2), activation=activation, init="xavier", generator=torch.Generator().manual_seed(seed)).double()
+    return Problem(model, Data(draw(60, 3, seed=1000 + seed), draw(60, 2, seed=2000 + seed)), loss="squared")
+
+
+def check_critical(problem: Problem, found: SearchEnd) -> None:
+    """By routes of their own: the gradient from one backward pass, the index from products with unit vectors."""
+    here = problem.at(found.vector)
+    assert float(here.gradient().norm()) <= 1e-8
+    hessian = Hessian(here)
+    values = torch.linalg.eigvalsh(torch.stack([hessian(unit) for unit in torch.eye(26, dtype=torch.float64)]))
+    assert found.index == int((values < -1e-7 * float(values.abs().max())).sum()) / 26
+    step = torch.linalg.lstsq(hessian(torch.eye(26, dtype=torch.float64)), -here.gradient()[:, None]).solution
+    assert float(step.norm()) <= 1e-2 * float(problem.vector().norm()), "the zero is near"
+
+
+def test_a_search_that_ends_gradient_flat_is_begun_anew() -> None:
+    problem = tiny(1)
+    alone = find_critical_point(problem, most=100, walks=0)
+    assert not alone.critical
+    assert alone.walks == 0
+    found = find_critical_point(problem, most=100)
+    assert found.critical, found.sentence
+    assert 1 <= found.walks <= len(WALKS)
+    assert found.steps > alone.steps
+    check_critical(problem, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["tanh", "softplus"])
+def test_small_smooth_networks_reach_critical_points(activation: str) -> None:
+    for seed in range(6):
+        found = find_critical_point(tiny(seed, activation))
+        assert found.critical, f"{seed}: {found.sentence}"
+        check_critical(tiny(seed, activation), found)
+
+
 def test_it_goes_to_the_saddle_and_counts_one_way_down() -> None:
     # R = a^2 - b^2 + b^4/4 near 0: eigenvalues 2 and -2; descent on R would leave for b = +-sqrt(2).
     found = find_critical_point(risk_is("saddle", 0.3, 0.1))
@@ -109,11 +169,13 @@ def test_a_slope_without_curvature_ends_gradient_flat() -> None:
 
 def test_an_unfinished_search_says_what_to_raise() -> None:
     problem = small_problem(dtype=torch.float64)
-    short = find_critical_point(problem, most=1)
+    short = find_critical_point(problem, most=1, walks=0)
     assert short.kind == "unfinished"
-    assert "more steps (most) or a larger tolerance may end it" in short.sentence
-    loose = find_critical_point(problem, most=1, tolerance=1.01 * short.gradient_norm)
-    assert loose.critical
+    assert "more steps (most) may end it" in short.sentence
+    # A tolerance that lets this pass brings no zero nearer.
+    loose = find_critical_point(problem, most=1, walks=0, tolerance=1.01 * short.gradient_norm)
+    assert loose.kind == "far"
+    assert "a smaller tolerance searches on" in loose.sentence
 
 
 def test_a_start_that_is_critical_stays() -> None:
@@ -125,7 +187,7 @@ def test_a_start_that_is_critical_stays() -> None:
 
 def test_the_gradient_never_grows() -> None:
     problem = small_problem(dtype=torch.float64)
-    lengths = [find_critical_point(problem, most=most).gradient_norm for most in (1, 3, 10, 30)]
+    lengths = [find_critical_point(problem, most=most, walks=0).gradient_norm for most in (1, 3, 10, 30)]
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] < float(problem.gradient().norm())
 
@@ -163,7 +225,7 @@ def test_any_network_can_be_searched(kind: str) -> None:
             nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)
         )
         problem = Problem(Attention() if kind == "attention" else convolution, data)
-    found = find_critical_point(problem, most=2)
+    found = find_critical_point(problem, most=2, walks=0)
     assert found.steps == 2
     assert found.gradient_norm < float(problem.gradient().norm())
     assert found.vector.shape == problem.vector().shape
@@ -285,8 +347,8 @@ def test_wrong_arguments_and_infinite_gradients() -> None:
     with pytest.raises(TypeError, match="problem is str"):
         find_critical_point("network")  # type: ignore[arg-type]
     problem = risk_is("saddle", 1.0, 1.0)
-    for wrong in ({"tolerance": 0.0}, {"most": 0}, {"krylov": 0}):
-        with pytest.raises(ValueError, match="above zero"):
+    for wrong in ({"tolerance": 0.0}, {"most": 0}, {"krylov": 0}, {"walks": 7}, {"walks": -1}):
+        with pytest.raises(ValueError, match="above zero, and 0 to 6 walks"):
             find_critical_point(problem, **wrong)  # type: ignore[arg-type]
     # A finite risk whose derivative is not: the square root at zero.
 

@@ -2,15 +2,17 @@
 
 Descent on the risk finds minima only. A step p that minimises |H p + g| (Newton-MR) goes to critical points of every
 kind, and since <p, H g> <= 0 it lowers |grad R|^2. Searches of this sort often end where |grad R|^2 is stationary and
-grad R is not zero, H g = 0: gradient-flat points (Frye et al. 2021), which earlier work counted as critical. So |g| and
-|H g|/(|H| |g|) are reported, and `kind` says "critical" only below a strict tolerance. Critical points of many energies
-are met by asking for an index: the search then first walks uphill along so many of the lowest curvatures (`climb`).
+grad R is not zero, H g = 0: gradient-flat points (Frye et al. 2021), which earlier work counted as critical. Others run
+off to infinity, where gradients vanish. So |g|, |H g|/(|H| |g|) and the length of the next step of Newton's method are
+reported, and `kind` says "critical" only where both lengths are small. A search that ends elsewhere is begun anew by a
+walk that does not mind longer gradients, towards saddles of a chosen index (`climb`), and critical points of many
+energies are met by asking for an index.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -21,25 +23,43 @@ from whydeep.core.errors import InputError
 from whydeep.core.parameters import named, unflatten
 from whydeep.core.problem import Problem
 
-from .climbing import climb, gradient_at
+from .climbing import climb
 from .dense_hessian import dense_hessian
+from .gradient_search import FLAT, shorten_gradient
 from .linear_model import LinearModel
 from .spectra.hessian import Hessian
 
-Kind = Literal["critical", "gradient-flat", "unfinished"]
+Kind = Literal["critical", "far", "gradient-flat", "unfinished"]
 
-FLAT = 1e-2
-"""|H g|/(|H| |g|) below which H g counts as zero: no step of first order lowers |g| by more than so little."""
+NEAR = 1e-2
+"""A step of Newton's method longer than this part of the parameters at the start leads away: g is small, not at a zero.
+
+At a zero of order m, |g| ~ t^m at the distance t, the step is t/m: 7e-4 at |g| = 1e-8 and m = 3. Where g decays as
+exp(-t) towards infinity the step has length 1, however small g is.
+"""
+
+ZERO = 1e-7
+"""Eigenvalues within +- this part of the largest count as zero: the roundings of H and sqrt(|g|)."""
+
+WALKS: tuple[tuple[int, int | None], ...] = ((1, 0), (2, 0), (1, 1), (2, 1), (4, 0), (8, None))
+"""Where a search is begun anew: the parameters at the start divided by the first number, and a walk towards saddles of
+as many downhill directions as there are at that place less the second (None: no walk). Small networks saturate less."""
+
+CLIMB = 30
+"""Steps of such a walk at most: on 3-4-2 networks longer ones led further away without ending more often."""
 
 
 @dataclass(frozen=True)
 class SearchEnd:
     """Where a search for a critical point ended.
 
-    kind: "critical" (|g| <= tolerance), "gradient-flat" (|g| is not small, but H g is: stuck) or "unfinished".
+    kind: "critical" (|g| <= tolerance and the zero near), "far" (|g| <= tolerance, but Newton's next step is long: no
+    zero is near, as on the way to infinity), "gradient-flat" (|g| is not small, but H g is: stuck) or "unfinished".
     vector: (p,) parameters, float64. energy: the risk there. gradient_norm: |g|.
-    flatness: |H g|/(|H| |g|), 0 where g = 0. curvatures: (p,) ascending eigenvalues of H, None beyond `dense_limit`.
-    steps: taken. products: of the Hessian with a vector, beside the dense matrices.
+    flatness: |H g|/(|H| |g|), 0 where g = 0. distance: the length of Newton's next step, the least p with H p = -g.
+    curvatures: (p,) ascending eigenvalues of H, None beyond `dense_limit`.
+    steps: taken, over all walks. products: of the Hessian with a vector, beside the dense matrices.
+    walks: how many were begun anew because the search before had not ended at a critical point.
     """
 
     kind: Kind
@@ -47,9 +67,11 @@ class SearchEnd:
     energy: float
     gradient_norm: float
     flatness: float
+    distance: float
     curvatures: Tensor | None
     steps: int
     products: int
+    walks: int = 0
 
     @property
     def critical(self) -> bool:
@@ -58,8 +80,8 @@ class SearchEnd:
 
     @property
     def zero(self) -> float:
-        """Eigenvalues within +- this are counted as zero: 1e-7 of the largest, the roundings of H and sqrt(|g|)."""
-        return 0.0 if self.curvatures is None else 1e-7 * float(self.curvatures.abs().max())
+        """Eigenvalues within +- this are counted as zero: `ZERO` of the largest."""
+        return 0.0 if self.curvatures is None else ZERO * float(self.curvatures.abs().max())
 
     @property
     def index(self) -> float | None:
@@ -73,8 +95,12 @@ class SearchEnd:
         """What was found, in words."""
         lengths = f"gradient {self.gradient_norm:.1e}, |Hg|/(|H||g|) {self.flatness:.1e}, energy {self.energy:.4g}"
         if not self.critical:
-            further = "; more steps (most) or a larger tolerance may end it" if self.kind == "unfinished" else ""
-            return f"No critical point: the search ended {self.kind} ({lengths}){further}."
+            further = {
+                "unfinished": "; more steps (most) may end it",
+                "far": f"; Newton's next step has length {self.distance:.2g}, a smaller tolerance searches on",
+            }.get(self.kind, "")
+            ended = "far from a zero" if self.kind == "far" else self.kind
+            return f"No critical point: the search ended {ended} ({lengths}){further}."
         if self.curvatures is None:
             return f"A critical point ({lengths}); its index was not computed."
         count = int((self.curvatures < -self.zero).sum())
@@ -88,26 +114,27 @@ def find_critical_point(
     index: int | None = None,
     tolerance: float = 1e-8,
     most: int = 200,
+    walks: int = len(WALKS),
     krylov: int = 200,
     dense_limit: int = 1000,
     data: Data | None = None,
 ) -> SearchEnd:
     """Search from the parameters of `problem.model` for a point where the gradient of the risk is zero.
 
-    In float64 and evaluation mode, on `data` (the training data by default). Every step minimises
-    |H p + g|^2 + mu |p|^2, and is bent along the valley by the second derivative of the gradient; the damping mu falls
-    where |g|^2 falls as the linear model promises and rises where it does not (Levenberg and Marquardt), which costs
-    two gradients each time. So |g| never rises, singular H included. With at most `dense_limit` parameters H is formed
-    and its eigenvalues are returned; beyond that the step is sought in a Krylov space of at most `krylov` products, and
-    the index is left out. `most` steps at most.
-    index: how many downhill directions the point should have. The search then begins with at most `most` steps towards
-    saddles of that index (`climb`), and ends as above; where that leads to another index, the index found is reported.
-    Without it the search goes to the critical point that is near. The more downhill directions, the higher the energy.
+    In float64 and evaluation mode, on `data` (the training data by default). First |g| is minimised by damped steps
+    that never let it rise (`shorten_gradient`), `most` at most: this goes to the critical point that is near, where it
+    does not end gradient-flat or run off. Then, with at most `dense_limit` parameters, up to `walks` more searches
+    begin with a short walk towards saddles of as many downhill directions as there are (`climb`), from the start or
+    from smaller weights (`WALKS`), and end as the first. The first critical point is returned: the later the walk the
+    farther, the last may be the network of a constant output; where there is none, the end of the first search. Beyond
+    `dense_limit` a step is sought in a Krylov space of at most `krylov` products, there are no walks, and the index is
+    left out.
+    index: how many downhill directions the point should have. One search is made, which begins with the walk towards
+    saddles of that index; where that leads to another, the index found is reported. The more downhill directions, the
+    higher the energy.
     Where units are rectified the gradient jumps and a search may end unfinished: it says so. On a smooth network that
     could fit its data exactly, or whose units can saturate, many searches run off to infinity, where the gradient
-    vanishes without a critical point: give more samples than the network can fit. Along nearly flat directions steps
-    are short, and the tolerance is strict: of six networks 3-4-2 of tanh units on random targets the default 200 steps
-    bring two to a critical point and 1,000 steps three; the others end gradient-flat or with units that saturate.
+    vanishes without a critical point: give more samples than the network can fit.
 
     Raises `InputError` when the gradient at the start is not finite or an index is asked of more than `dense_limit`
     parameters, `ValueError` on a tolerance or counts that are not positive and an index outside 0..p.
@@ -125,61 +152,74 @@ def find_critical_point(
     """
     if not isinstance(problem, Problem):
         raise TypeError(f"problem is {type(problem).__name__}; give a Problem of a network, its data and a loss")
-    if not tolerance > 0 or most < 1 or krylov < 1:
-        raise ValueError(f"tolerance={tolerance}, most={most}, krylov={krylov}; give all above zero")
+    if not tolerance > 0 or most < 1 or krylov < 1 or not 0 <= walks <= len(WALKS):
+        given = f"tolerance={tolerance}, most={most}, krylov={krylov}, walks={walks}"
+        raise ValueError(f"{given}; give the first three above zero, and 0 to {len(WALKS)} walks")
     problem = in_double(problem, data=data)
-    vector = problem.vector()
     gradient = problem.gradient()
     if not bool(torch.isfinite(gradient).all()):
         pieces = unflatten(gradient, named(problem.model))
         bad = [name for name, piece in pieces.items() if not bool(torch.isfinite(piece).all())]
         raise InputError(f"the gradient of {', '.join(bad[:5])} holds NaN or inf", "start from other weights")
-    small = len(vector) <= dense_limit
-    products, steps = 0, 0
+    size = len(gradient)
+    dense = size <= dense_limit
     if index is not None:
-        if not 0 <= index <= len(vector):
-            raise ValueError(f"index={index}; give a number of downhill directions from 0 to {len(vector)}")
-        if not small:
+        if not 0 <= index <= size:
+            raise ValueError(f"index={index}; give a number of downhill directions from 0 to {size}")
+        if not dense:
             raise InputError(
-                f"an index is asked of {len(vector):,} parameters and the dense limit is {dense_limit:,}",
+                f"an index is asked of {size:,} parameters and the dense limit is {dense_limit:,}",
                 "leave the index out, give a smaller network, or raise dense_limit",
             )
-        problem, steps = climb(problem, index, tolerance=tolerance, most=most)
-        vector, gradient = problem.vector(), problem.gradient()
-    length, last = float(gradient.norm()), steps + most
-    damping = 1e-3  # of |H|^2
-    while length > tolerance and steps < last:
-        if small:
-            model = LinearModel.dense(dense_hessian(problem), gradient)
-        else:
-            hessian = Hessian(problem)
-            model = LinearModel.krylov(hessian, gradient, krylov)
-            products += hessian.products
-        while damping < 1e8:
-            step, left = model.least(damping)
-            step = model.corrected(step, partial(gradient_at, problem, vector), damping)
-            moved = problem.at(vector + step)
-            ahead = moved.gradient()
-            reached = float(ahead.norm())
-            gain = (length**2 - reached**2) / max(length**2 - left**2, torch.finfo(ahead.dtype).tiny)
-            if gain > 0.75:
-                damping = max(damping / 10, 1e-20)
-            elif not gain > 0.25:  # not a number counts as no gain
-                damping *= 4
-            if gain > 1e-3:
-                break
-        else:
+    reach = float(problem.vector().norm()) or 1.0  # parameters that are all zero have no scale of their own
+    first: SearchEnd | None = None
+    steps = products = 0
+    starts = iter([(problem, index)]) if index is not None else _starts(problem, walks if dense else 0)
+    climbing = most if index is not None else min(most, CLIMB)
+    for begun, (start, asked) in enumerate(starts):
+        place, climbed = (start, 0) if asked is None else climb(start, asked, tolerance=tolerance, most=climbing)
+        found = shorten_gradient(place, tolerance=tolerance, most=most, krylov=krylov, dense=dense)
+        end = _end(found.problem, tolerance=tolerance, krylov=krylov, dense=dense, reach=reach)
+        steps, products = steps + climbed + found.steps, products + found.products + end.products
+        first = replace(end if first is None or end.critical else first, walks=begun)
+        if end.critical:
             break
-        problem, vector, gradient, length, steps = moved, moved.vector(), ahead, reached, steps + 1
-    curvatures = torch.linalg.eigvalsh(dense_hessian(problem)) if small else None
-    flatness = 0.0
+    assert first is not None
+    return replace(first, steps=steps, products=products)
+
+
+def _starts(problem: Problem, walks: int) -> Iterator[tuple[Problem, int | None]]:
+    """Yield the start without an index, then a place and the index that is asked there for the first of the `WALKS`."""
+    yield problem, None
+    vector = problem.vector()
+    for divisor, fewer in WALKS[:walks]:
+        place = problem.at(vector / divisor)
+        if fewer is None:
+            yield place, None
+            continue
+        values = torch.linalg.eigvalsh(dense_hessian(place))
+        yield place, max(0, int((values < -ZERO * values.abs().max()).sum()) - fewer)
+
+
+def _end(problem: Problem, *, tolerance: float, krylov: int, dense: bool, reach: float) -> SearchEnd:
+    """Return what is to be said of the place where a search ended; reach: the length of the parameters at the start."""
+    gradient = problem.gradient()
+    length = float(gradient.norm())
+    hessian = Hessian(problem)
+    matrix = dense_hessian(problem) if dense else None
+    flatness = distance = 0.0
     if length > 0:
-        bent = Hessian(problem)
-        norm = float(curvatures.abs().max()) if curvatures is not None else LinearModel.krylov(bent, gradient, 20).norm
-        flatness = float(bent(gradient).norm()) / (norm * length) if norm > 0 else 0.0
-        products += bent.products
-    kind: Kind = "critical" if length <= tolerance else "gradient-flat" if flatness <= FLAT else "unfinished"
-    return SearchEnd(kind, vector, problem.risk(), length, flatness, curvatures, steps, products)
+        model = (
+            LinearModel.krylov(hessian, gradient, krylov) if matrix is None else (LinearModel.dense(matrix, gradient))
+        )
+        flatness = float(model.along(gradient).norm()) / (model.norm * length) if model.norm > 0 else 0.0
+        distance = float(model.least(0.0)[0].norm())
+    kind: Kind = "gradient-flat" if flatness <= FLAT else "unfinished"
+    if length <= tolerance:
+        kind = "critical" if distance <= NEAR * reach else "far"
+    curvatures = None if matrix is None else torch.linalg.eigvalsh(matrix)
+    risk = problem.risk()
+    return SearchEnd(kind, problem.vector(), risk, length, flatness, distance, curvatures, 0, hessian.products)
 
 
 def in_double(problem: Problem, *, data: Data | None = None) -> Problem:
