@@ -282,7 +282,7 @@ def test_the_profile_is_drawn_with_beads_and_length(pair: tuple[Problem, nn.Modu
     found = path(problem, problem.model, other, method="relu", points=3, refinements=0)
     curve = found.curve()
     assert [line.label for line in curve.lines] == ["along the path", "beads", "no barrier", "certified maximum"]
-    assert "straight distances" in curve.x_label
+    assert "straight line 1)" in curve.x_label
     assert found.plot().get_ylabel() == "risk"
     assert found.curve(what="error").y_label == "misclassified fraction"
     assert found.places[0] == 0

@@ -59,27 +59,29 @@ class SublevelSets:
         return tuple(basin for basin in self.basins if basin.birth > self.lowest)
 
     def curve(self) -> Curve:
-        """Return N_u against u as a plot; it steps up at every minimum and down where two basins meet."""
+        """Return N_u against u as a plot, 0 below the minimum; up at every minimum, down where two basins meet."""
         steps = sorted({level for b in self.basins for level in (b.birth, b.death) if level < math.inf})
         # Above the last step nothing happens: a fifth of what was seen shows it.
         end = min(self.highest, steps[-1] + 0.2 * (steps[-1] - steps[0])) if len(steps) > 1 else self.highest
         levels = sorted({*steps, end})
-        x = [value for level in levels for value in (level, level)][1:]
+        x = [value for level in levels for value in (level, level)]
         counts = [self.components(level) for level in levels]
-        y = [float(count) for count in counts for _ in range(2)][:-1]
+        y = [0.0, *(float(count) for count in counts for _ in range(2))][:-1]
         most = max(counts)
         return Curve(
             "Components of the sublevel sets",
             "level u",
             "number of components",
-            (Line("sampled", x, y), Line("simple", [self.lowest, levels[-1]], [1.0, 1.0], role="reference")),
+            (Line("seen", x, y), Line("one", [self.lowest, levels[-1]], [1.0, 1.0], role="reference")),
             alt=f"The number of connected components of the sublevel sets is at most {most}; the lowest level is "
             f"{plain(self.lowest, 3)}.",
         )
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw N_u against u into `ax` (new ones when None) and return it."""
-        return self.curve().plot(ax)
+        ax = self.curve().plot(ax)
+        ax.yaxis.get_major_locator().set_params(integer=True)  # there are no halves of a component
+        return ax
 
 
 def sublevel_sets(values: Tensor) -> SublevelSets:

@@ -23,7 +23,7 @@ from whydeep.optimization.landscape.slices.plane import (
     random_plane,
     trajectory_plane,
 )
-from whydeep.optimization.landscape.slices.surface import curvature_map, surface
+from whydeep.optimization.landscape.slices.surface import Surface, curvature_map, surface
 from whydeep.optimization.landscape.spectra.hessian import Hessian
 from whydeep.optimization.landscape.spectra.spectrum import spectrum
 
@@ -302,3 +302,15 @@ def test_directions_are_unrelated_to_a_network_of_the_same_seed() -> None:
         # A random cosine has standard deviation 1/sqrt(7,400) = .012 (filters are weighted alike): 4.5 of them.
         assert abs(cosine) < 4.5 / 7400**0.5
     assert abs(float(plane.first @ plane.second / plane.first.norm() / plane.second.norm())) < 4.5 / 7400**0.5
+
+
+def test_level_lines_of_curvature_lie_at_equal_distances() -> None:
+    problem = quadratic()
+    values = torch.tensor([[0.0, 1.0], [2.0, 5.0]], dtype=torch.float64)
+    ends = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    seen = Surface(unit_plane(problem), ends, ends, values, quantity="largest curvature")
+    assert seen.levels(5) == [1, 2, 3, 4, 5]
+    assert seen.plot().get_title(loc="left") == "Largest curvature around the solution"
+    # Of the risk they are closer below, and end at the median, the lower of the two in the middle.
+    risk = Surface(unit_plane(problem), ends, ends, values)
+    assert risk.levels(2) == [0.25, 1.0]

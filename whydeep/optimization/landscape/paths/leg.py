@@ -59,6 +59,17 @@ def distance(first: State, second: State, names: Sequence[str]) -> float:
     return math.sqrt(sum(squares))
 
 
+WORDS = {
+    "line": "straight line",
+    "permute": "units matched",
+    "dynamic_string": "string of beads",
+    "bezier": "trained bend",
+    "relu": "constructed for rectified units",
+    "linear": "constructed for linear units",
+}
+"""What the methods are called in a picture."""
+
+
 @dataclass(frozen=True)
 class Path:
     """A path between two networks.
@@ -116,8 +127,8 @@ class Path:
         if self.certified is not None and what == "risk":
             lines.append(Line("certified maximum", [0.0, 1.0], [self.certified] * 2, role="theory"))
         return Curve(
-            f"{what.capitalize()} along the path ({self.method.replace('_', ' ')})",
-            f"distance travelled, of {plain(self.length, 3)} straight distances",
+            f"{what.capitalize()} along the path ({WORDS.get(self.method, self.method)})",
+            f"part of the way (length {plain(self.length, 3)}, straight line 1)",
             "risk" if what == "risk" else "misclassified fraction",
             tuple(lines),
             alt=f"Along a path of {len(self.places)} beads the {what} reaches {plain(float(values.max()), 2)}; at its "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from whydeep.core import parameters
 from whydeep.core.errors import InputError
+from whydeep.core.numbers import plain
 from whydeep.core.problem import Problem
 from whydeep.core.randomness import or_default, spawn
 from whydeep.optimization.landscape.spectra.matrix_spectrum import Spectrum
@@ -87,7 +88,8 @@ def random_plane(problem: Problem, *, generator: torch.Generator | None = None) 
 
 def eigenvector_plane(problem: Problem, seen: Spectrum) -> Plane:
     """Return the plane of the directions of largest and of smallest curvature, each of length 1."""
-    names = (f"direction of curvature {seen.largest:.3g}", f"direction of curvature {seen.smallest:.3g}")
+    largest, smallest = plain(seen.largest, 3), plain(seen.smallest, 3)
+    names = (f"along the largest curvature, {largest} (length)", f"along the smallest curvature, {smallest} (length)")
     return Plane(problem.vector(), seen.sharpest, seen.softest, names)
 
 

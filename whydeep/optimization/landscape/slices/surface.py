@@ -45,10 +45,17 @@ class Surface:
     quantity: str = "risk"
 
     def levels(self, count: int = 7) -> list[float]:
-        """Return `count` values between which the surface is cut: closer together near its lowest point."""
+        """Return `count` values between which the surface is cut.
+
+        Of the risk closer together near its lowest point, up to its median over the plane, since it grows without end
+        outwards; of other quantities at equal distances up to the largest value.
+        """
         finite = self.values[torch.isfinite(self.values)]
         if not len(finite):
             return []
+        if self.quantity != "risk":
+            low, high = float(finite.min()), float(finite.max())
+            return torch.linspace(low, high, count + 1, dtype=torch.float64)[1:].tolist() if high > low else []
         low, high = float(finite.min()), float(finite.median().maximum(finite.min()))
         if not high > low:
             high = float(finite.max())
@@ -93,13 +100,18 @@ class Surface:
         height = torch.where(torch.isfinite(self.values), self.values, torch.nan).T.numpy()
         levels = [float(np.nanmin(height)), *self.levels(10)] if np.isfinite(height).any() else []
         if len(levels) > 1:
-            bands = axes.contourf(self.a, self.b, height, levels=levels, cmap="viridis", extend="max")
+            extend = "max" if np.nanmax(height) > levels[-1] else "neither"
+            bands = axes.contourf(self.a, self.b, height, levels=levels, cmap="viridis", extend=extend)
             figure = axes.get_figure(root=True)
             assert figure is not None
             figure.colorbar(bands, ax=axes, label=self.quantity)
+        edge = {"markeredgecolor": "black", "markeredgewidth": 0.6}  # to be seen on the brightest band, too
         if self.plane.trajectory is not None:
-            axes.plot(*self.plane.trajectory.T.numpy(), color="white", marker="o", markersize=3, linewidth=1)
-        axes.plot([0], [0], marker="*", color="white", markersize=10)
+            a, b = self.plane.trajectory.T.numpy()
+            axes.plot(a, b, color="black", linewidth=2)
+            axes.plot(a, b, color="white", marker="o", markersize=4, linewidth=1, **edge)
+        axes.plot([0], [0], marker="*", color="white", markersize=11, **edge)
+        axes.set_title(f"{self.quantity.capitalize()} around the solution", loc="left")
         axes.set_xlabel(self.plane.names[0])
         axes.set_ylabel(self.plane.names[1])
         return axes
