@@ -114,9 +114,9 @@ def saddles(full: bool) -> None:
 def search(full: bool) -> None:
     """Saddles of many indices, asked for one by one, and points that a training passes or smaller networks inherit.
 
-    A student of four tanh units on 100 samples of a noisy teacher of six: 26 weights, 200 residuals. Without an index
-    asked for, most searches end gradient-flat. Data that the network could fit exactly are left out: there saturated
-    units run off to infinity, where the gradient vanishes without a critical point.
+    A student of four tanh units on 100 samples of a noisy teacher of six: 26 weights, 200 residuals. Data that the
+    network could fit exactly are left out: there saturated units run off to infinity, where the gradient vanishes
+    without a critical point.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(100, 3, generator=generator, dtype=torch.float64)

@@ -15,8 +15,9 @@ trace, the mean distance of the density. The tools are installed by hand beside 
 that is not there is left out. PyHessian's released version fails on the density: give a checkout of its repository
 with --pyhessian.
 
-The density's plan rests on three seeds of an error with a heavy tail, and may ask a peer for more than was needed:
-compare the distances in the table. Its products can be counted out by hand, runs times steps.
+The density's plan rests on three seeds, and may ask a peer for more or less than was needed: compare the distances in
+the table. The reference's own distance, about a third of one run's, is part of all of them. Its products can be counted
+out by hand, runs times steps.
 
 What was tried for the cost of a product, in gradients of the MLP (least times): the graph of the gradient kept, 1.85;
 the same for a block at once (is_grads_batched), 2.1; vmap over the linearised gradient, 1.9 to 2.1. Operations say why:
@@ -24,8 +25,9 @@ a gradient of 64-256-242-10 takes 2, 3 and 3 matrix products at its layers and a
 the CNN, where a gradient is less than its matrix products, 1.44 to 1.54.
 
 --folder keeps the reference, the plan and every seed's result, so that a long run can be done in pieces (--network,
---tools, --seeds, --first); the table is then of all that is there. --tools without a name: whydeep alone. --full: 10
-seeds, 3 pilots, 10 reference runs.
+--tools, --seeds, --first); the table is then of all that is there. --tools without a name: whydeep alone.
+--columns: whydeep with so many random vectors, for a finer density (keep it in a folder of its own). --full: 10 seeds,
+3 pilots, 10 reference runs.
 --products: what a product costs in gradients. --calibration: whether the trace errs as it states, over --seeds runs.
 --memory: the peak of resident memory on networks of up to a million weights, with --full of ten million.
 """
@@ -82,9 +84,10 @@ def measure(network: str, options: argparse.Namespace, folder: Path) -> None:
     job = task(network)
     truth, plans = prepared(job, network, folder, options.rounds, options.pilots)
     product = Hessian(job.problem)
+    ours = {} if options.columns is None else {"columns": options.columns}
     alone = range(options.first, options.first + options.seeds) if not options.tools else range(0)
     for seed in alone:
-        seconds, report = timed(own, job, seed, {})
+        seconds, report = timed(own, job, seed, ours)
         entry = {"seconds": seconds, "products": report.products} | truth.errors(report, product)
         keep(network, folder, {"tool": "whydeep", "seed": seed, "own": entry})
     for name in options.tools:
@@ -95,7 +98,7 @@ def measure(network: str, options: argparse.Namespace, folder: Path) -> None:
             plans[name] = settings_of(name, job, TOOLS[name], truth, plans["common"], options.pilots)
             (folder / f"{network}-plan.json").write_text(json.dumps(plans))
         for seed in range(options.first, options.first + options.seeds):
-            pair = (timed(own, job, seed, {}), timed(TOOLS[name], job, seed, plans[name]))
+            pair = (timed(own, job, seed, ours), timed(TOOLS[name], job, seed, plans[name]))
             rows = [
                 {"seconds": seconds, "products": report.products} | truth.errors(report, product)
                 for seconds, report in pair
@@ -192,6 +195,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--folder", type=Path, help="keeps results, to run in pieces")
+    parser.add_argument("--columns", type=int, help="random vectors that whydeep starts from, in place of its default")
     parser.add_argument("--pyhessian", help="folder of a checkout of PyHessian's repository")
     parser.add_argument("--full", action="store_true", help="both networks, 10 seeds, 3 pilots, 10 reference runs")
     parser.add_argument("--products", action="store_true", help="only the cost of a product")

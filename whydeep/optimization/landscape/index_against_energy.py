@@ -106,7 +106,9 @@ class IndexAgainstEnergy:
     def sentence(self) -> str:
         """What was found, in words."""
         flat = sum(end.kind == "gradient-flat" for end in self.ends)
+        far = sum(end.kind == "far" for end in self.ends)
         found = f"{len(self.points)} of {len(self.ends)} searches ended at a critical point, {flat} gradient-flat"
+        found += f", {far} far from a zero" if far else ""
         if self.difference is None:
             return f"{found}; there is nothing to compare."
         found += f"; the index differs from the random-matrix value by {self.difference:.3f} on average"
@@ -147,9 +149,9 @@ def index_against_energy(
 
     indices: numbers of downhill directions to ask for, one search each from every start; None: whatever is near the
     start (see `find_critical_point`). Only ends that are critical are compared, whatever index they have; gradient-flat
-    ones are counted, and without an index asked for they are most. Critical points of many energies are met by asking
-    for many indices, and lie where a network with fewer hidden units has its minimum and the others are zero (Fukumizu
-    and Amari 2000).
+    ones and those on the way to infinity are counted. Critical points of many energies are met by asking for many
+    indices, and lie where a network with fewer hidden units has its minimum and the others are zero (Fukumizu and Amari
+    2000).
     Raises `InputError` when the loss is not squared, and when there are as many parameters as residuals (samples times
     outputs) or more: H0 is singular then. Cost: starts times indices searches; dense matrices (p, p), so p <= 1000.
     """
