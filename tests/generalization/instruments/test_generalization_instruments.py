@@ -51,7 +51,7 @@ def subject(make: type[nn.Module] | object = None, **changes: object) -> Subject
     with torch.random.fork_rng():
         torch.manual_seed(0)
         start = make()
-    problem = Problem(start, blobs(60), blobs(90))
+    problem = Problem(start, blobs(60), blobs(300).take(torch.arange(210, 300)))  # the first samples are the same
     training = SOLVER.train(problem)
     trained = Subject(problem.with_model(training.model), SOLVER, make, start, training, "by construction")
     return replace(trained, **changes)
@@ -115,6 +115,22 @@ def test_independence_on_trust_is_not_certified() -> None:
     assert (answer.verdict, answer.tone) == ("on trust", "caution")
     assert answer.sentence.startswith("If the test data were not used in training")
     assert not any("certified" in measurement.name for measurement in found.measurements)
+
+
+def test_test_samples_among_the_training_samples_are_not_certified() -> None:
+    # Two of 90 are more than a hundredth.
+    case = subject()
+    test = case.problem.test
+    assert isinstance(case.problem.train.x, Tensor)
+    assert test is not None
+    assert isinstance(test.x, Tensor)
+    x = test.x.clone()
+    x[:2] = case.problem.train.x[:2]
+    for known, verdict in ((test, "certified"), (replace(test, x=x), "on trust")):
+        found, answer = seen(heldout_certificate.instrument, replace(case, problem=replace(case.problem, test=known)))
+        assert answer.verdict == verdict
+        assert found[heldout_certificate.COPIES].value == (0 if verdict == "certified" else 2)
+    assert answer.sentence.startswith("If 2 test samples that repeat others, or training samples, are draws of their")
 
 
 def test_a_network_that_guesses_is_not_certified_either() -> None:

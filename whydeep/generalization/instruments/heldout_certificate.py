@@ -12,11 +12,13 @@ from whydeep.core.measurement import Measurement, exact
 from whydeep.core.numbers import percent
 from whydeep.generalization.certificates.certificate import Certificate
 from whydeep.generalization.certificates.heldout import BOUNDS, heldout_certificate
+from whydeep.generalization.certificates.preconditions import FEW, overlap, repeats
 from whydeep.generalization.risk import decompose
 
 DELTA = 0.05
 CERTIFIED = "certified error"
 ON_TRUST = "error bound, independence on trust"
+COPIES = "held-out samples that repeat others or training samples"
 
 
 def applies(subject: Subject) -> str | None:
@@ -35,7 +37,9 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
     assert problem.test is not None
     parts = decompose(problem.model, problem.train, test=problem.test)
     certificate = heldout_certificate(problem.model, problem.test, delta=DELTA)
-    trusted = subject.independence == "on trust"
+    # Draws from few values repeat each other, and the bound holds for them; copies look the same, and it does not.
+    copies = overlap(problem.train, problem.test) + repeats(problem.test)
+    trusted = subject.independence == "on trust" or copies > FEW * certificate.n
     bound = Measurement(
         ON_TRUST if trusted else CERTIFIED,
         certificate.bound,
@@ -52,6 +56,7 @@ def run(subject: Subject, budget: Budget, generator: torch.Generator) -> Observa
         parts.gap,
         exact("mistakes on held-out samples", round(certificate.error * certificate.n), unit="samples"),
         exact("held-out samples", certificate.n, unit="samples"),
+        exact(COPIES, min(copies, certificate.n), unit="samples", method="number by number"),
         exact("error of guessing", certificate.trivial, unit="fraction", method="the commonest class"),
     )
     return Observation(measurements, (_by_samples(certificate), _comparison(certificate, subject)))
@@ -104,7 +109,11 @@ def answer(seen: Observation) -> Answer:
     name = ON_TRUST if trusted else CERTIFIED
     bound, guess = seen[name], seen["error of guessing"].value
     mistakes, samples = round(seen["mistakes on held-out samples"].value), round(seen["held-out samples"].value)
-    condition = "If the test data were not used in training, its" if trusted else "Its"
+    copies = round(seen[COPIES].value)
+    if copies > FEW * samples:
+        condition = f"If {copies:,} test samples that repeat others, or training samples, are draws of their own, its"
+    else:
+        condition = "If the test data were not used in training, its" if trusted else "Its"
     guessing = "; guessing promises as much" if bound.value >= guess else ""
     sentence = (
         f"{condition} error on new samples is at most {percent(bound.value, up=True)} ({percent(bound.confidence)} "
@@ -125,7 +134,8 @@ instrument = Instrument(
     "high probability.",
     source='Slides "Generalization Error" and "Traditional Learning Theory"; Clopper and Pearson 1934; Langford 2005',
     rule="vacuous: the bound is no better than guessing the commonest class; on trust: nobody declared that the "
-    "test data were kept out of training; else certified.",
+    "test data were kept out of training, or more than a hundredth of them repeat others or training samples; else "
+    "certified.",
     caveat="It speaks of new samples from the same source as the held-out ones, and of a network that was not "
     "chosen by looking at them.",
     rank=1,
