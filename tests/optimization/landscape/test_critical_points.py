@@ -131,6 +131,7 @@ def test_a_search_that_ends_gradient_flat_is_begun_anew() -> None:
     found = find_critical_point(problem, most=100)
     assert found.critical, found.sentence
     assert 1 <= found.walks <= len(WALKS)
+    assert f"A critical point on walk {found.walks} from the start" in found.sentence
     assert found.steps > alone.steps
     check_critical(problem, found)
 

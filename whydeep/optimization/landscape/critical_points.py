@@ -101,11 +101,12 @@ class SearchEnd:
             }.get(self.kind, "")
             ended = "far from a zero" if self.kind == "far" else self.kind
             return f"No critical point: the search ended {ended} ({lengths}){further}."
+        found = "A critical point" + (f" on walk {self.walks} from the start" if self.walks else "")
         if self.curvatures is None:
-            return f"A critical point ({lengths}); its index was not computed."
+            return f"{found} ({lengths}); its index was not computed."
         count = int((self.curvatures < -self.zero).sum())
         flat = int((self.curvatures.abs() <= self.zero).sum())
-        return f"A critical point ({lengths}): {count} of {len(self.curvatures)} curvatures below zero, {flat} zero."
+        return f"{found} ({lengths}): {count} of {len(self.curvatures)} curvatures below zero, {flat} zero."
 
 
 def find_critical_point(
@@ -209,11 +210,13 @@ def _end(problem: Problem, *, tolerance: float, krylov: int, dense: bool, reach:
     matrix = dense_hessian(problem) if dense else None
     flatness = distance = 0.0
     if length > 0:
-        model = (
-            LinearModel.krylov(hessian, gradient, krylov) if matrix is None else (LinearModel.dense(matrix, gradient))
-        )
+        if matrix is None:
+            model = LinearModel.krylov(hessian, gradient, krylov)
+        else:
+            model = LinearModel.dense(matrix, gradient)
         flatness = float(model.along(gradient).norm()) / (model.norm * length) if model.norm > 0 else 0.0
-        distance = float(model.least(0.0)[0].norm())
+        # Damped below 1e-11 of |H|: the zero modes of symmetries, which rounding leaves at 1e-13, lead nowhere.
+        distance = float(model.least(1e-22)[0].norm())
     kind: Kind = "gradient-flat" if flatness <= FLAT else "unfinished"
     if length <= tolerance:
         kind = "critical" if distance <= NEAR * reach else "far"
