@@ -23,6 +23,7 @@ from whydeep.optimization import (
     Parle,
     SaddleFreeNewton,
     StochasticADMM,
+    StochasticBCD,
     TaylorADMM,
 )
 
@@ -62,6 +63,7 @@ SOLVERS: dict[str, tuple[Callable[[], Solver], int, Callable[[], Solver] | None]
         3,
         lambda: StochasticADMM(epochs=3, tau=1e300, normed=False),
     ),
+    "stochastic_bcd": (lambda: StochasticBCD(epochs=3, batch_size=16), 3, None),
     # Three sweeps from random states do not reach the network yet.
     "taylor": (lambda: TaylorADMM(sweeps=3, start="forward"), 3, None),
 }

@@ -22,6 +22,7 @@ from whydeep.optimization import (
     Parle,
     SaddleFreeNewton,
     StochasticADMM,
+    StochasticBCD,
     TaylorADMM,
     by_name,
 )
@@ -36,6 +37,7 @@ SETTINGS: list[tuple[Callable[..., Any], dict[str, Any], tuple[str, ...]]] = [
     (Parle, {}, ("replicas", "epochs", "inner", "batch_size", "monitor")),
     (SaddleFreeNewton, {}, ("steps", "krylov", "dense_limit", "monitor")),
     (StochasticADMM, {}, ("epochs", "batch_size", "gram_every")),
+    (StochasticBCD, {}, ("epochs", "batch_size")),
     (TaylorADMM, {}, ("sweeps", "warm_start")),
     (Backprop, {}, ("epochs",)),
     (Backprop, {}, ("steps",)),

@@ -2,6 +2,7 @@
 
 from .alternating.admm.admm import ADMM as ADMM
 from .alternating.bcd.bcd import BCD as BCD
+from .alternating.bcd.stochastic import StochasticBCD as StochasticBCD
 from .alternating.dladmm import DLADMM as DLADMM
 from .alternating.stochastic_admm.stochastic_admm import StochasticADMM as StochasticADMM
 from .alternating.taylor import TaylorADMM as TaylorADMM

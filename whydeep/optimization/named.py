@@ -16,6 +16,7 @@ from whydeep.core.training import Solver
 
 from .alternating.admm.admm import ADMM
 from .alternating.bcd.bcd import BCD
+from .alternating.bcd.stochastic import StochasticBCD
 from .alternating.chain import Chain
 from .alternating.dladmm import DLADMM
 from .alternating.stochastic_admm.stochastic_admm import StochasticADMM
@@ -33,11 +34,14 @@ def _passes(samples: int, batch: int, steps: int, most: int = 60) -> int:
     return min(most, max(5, round(steps / math.ceil(samples / batch))))
 
 
-def _stochastic(samples: int) -> StochasticADMM:
+def _minibatch(samples: int) -> int:
     # Some ten minibatches a pass where there are few samples: measured on sets of 150 to 600, five times fewer lose
     # several points of accuracy, and five times more gain none.
-    batch = min(500, max(20, samples // 10))
-    return StochasticADMM(epochs=_passes(samples, batch, 600), batch_size=batch)
+    return min(500, max(20, samples // 10))
+
+
+def _stochastic(solver: type[StochasticADMM] | type[StochasticBCD]) -> Callable[[int], Solver]:
+    return lambda samples: solver(epochs=_passes(samples, _minibatch(samples), 600), batch_size=_minibatch(samples))
 
 
 def _backprop(
@@ -65,7 +69,8 @@ FAMILY: dict[str, Callable[[int], Solver]] = {
     "sgd": _backprop(torch.optim.SGD, 0.05, "cosine", momentum=0.9),
     # Temperature 1e-4 per mean loss: the noise of a step of 0.05 is then sd 0.003 an entry.
     "sgld": _backprop(SGLD, 0.05, "constant", beta=1e4),
-    "stochastic_admm": _stochastic,
+    "stochastic_admm": _stochastic(StochasticADMM),
+    "stochastic_bcd": _stochastic(StochasticBCD),
     "taylor": lambda samples: TaylorADMM(),
 }
 """Name -> number of training samples -> the solver with its defaults for so many."""
@@ -88,7 +93,7 @@ def by_name(spec: str, *, samples: int) -> Solver:
     """Return the solver of "NAME?key=value&...": a name of `FAMILY` with any of its hyper-parameters.
 
     samples: size of the training data; unless `epochs` or `steps` is given, back-propagation takes about 3,000 steps,
-    StochasticADMM about 600, both between 5 and 60 passes.
+    StochasticADMM and StochasticBCD about 600, all between 5 and 60 passes.
 
     Raises `InputError` on an unknown name (the valid ones are listed), an unknown key or a value that does not fit.
 

@@ -5,7 +5,7 @@ from scipy import optimize
 
 from whydeep.optimization.alternating.activation import IDENTITY, SIGMOID, SILU, SOFTPLUS, TANH, rectifier
 from whydeep.optimization.alternating.activation_proximal import activation_proximal
-from whydeep.optimization.alternating.kinks import hinge_proximal, rectifier_proximal
+from whydeep.optimization.alternating.kinks import hinge_proximal, rectifier_proximal, same_side_proximal
 
 SMOOTH = [SIGMOID, TANH, SOFTPLUS, SILU]
 
@@ -37,6 +37,25 @@ def test_rectifier_step_is_the_global_minimum(weight, left):
     found = misfit(activation, u, a, b, weight)
     assert bool((found <= least + 1e-12).all())
     assert bool((found >= least - slack - 1e-12).all())
+
+
+@pytest.mark.parametrize("left", [0.0, 0.3])
+@pytest.mark.parametrize("weight", [0.01, 0.5, 30.0])
+def test_the_step_on_its_own_side_is_the_minimum_there(weight, left):
+    a, b, start = pairs()
+    start[:20] = 0  # the kink itself belongs to the left side
+    activation = rectifier(left)
+    u = same_side_proximal(a, b.clone(), weight, left=left, start=start)
+    on_the_right = start > 0
+    assert bool((torch.where(on_the_right, u, -u) >= 0).all())
+    found = misfit(activation, u, a, b, weight)
+    grid = torch.linspace(0, 40, 10_001, dtype=torch.float64)
+    slack = (1 + weight) / 2 * 4e-6  # as above
+    for side, points in ((on_the_right, grid), (~on_the_right, -grid)):
+        least = misfit(activation, points[:, None], a[side], b[side], weight).amin(0)
+        assert bool((found[side] <= least + 1e-12).all())
+        assert bool((found[side] >= least - slack - 1e-12).all())
+    assert bool((found <= misfit(activation, start, a, b, weight) + 1e-12).all())
 
 
 def published_cases(a, b, g):
