@@ -240,6 +240,17 @@ def test_a_longer_gradient_than_the_clip_is_refused_before_anything_moves() -> N
     assert optimizer.path.clip == 1.0
 
 
+def test_the_clip_of_a_path_is_that_of_its_loosest_step() -> None:
+    value = nn.Parameter(torch.zeros(1))
+    for later, found in ((0.5, 1.0), (7.0, 7.0), (None, None)):
+        optimizer = SGLD([value], 0.1, beta=1.0, clip=1.0, accumulate=True)
+        for clip in (1.0, later, 1.0):
+            optimizer.clip = clip
+            value.grad = torch.full((1,), 0.1)
+            optimizer.step()
+        assert optimizer.path.clip == found
+
+
 def steps(optimizer: SGLD, *weights: nn.Parameter, count: int = 1) -> None:
     for _ in range(count):
         for value in weights:

@@ -164,6 +164,10 @@ class Accumulator:
         if self.visited and not self.strayed:
             self.visited[-1] = fingerprint(weights)
 
+    def clipped(self, clip: float | None) -> None:
+        """Notice to what the gradients of the next step were clipped: the path's clip is the largest of all steps."""
+        self.clip = None if self.clip is None or clip is None else max(self.clip, clip)
+
     def advance(self, groups: list[Step]) -> None:
         """Add one step of all groups."""
         self.groups += [LogRatio()] * (len(groups) - len(self.groups))  # a group may join later

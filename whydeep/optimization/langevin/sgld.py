@@ -202,6 +202,7 @@ class SGLD(torch.optim.Optimizer):
                 f"the gradient has norm {norm:.4g}, more than clip={self.clip:g}; let clipped_gradients compute it"
             )
         if self._sums is not None:
+            self._sums.clipped(self.clip)
             options = [{name: float(group[name]) for name in OPTIONS} for group in self.param_groups]
             self._sums.advance([Step(*inner, **option) for inner, option in zip(dots, options, strict=True)])
 
