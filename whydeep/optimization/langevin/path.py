@@ -40,9 +40,10 @@ def fingerprint(weights: Iterable[Tensor]) -> int:
         size = flat.element_size()
         if flat.storage_offset() * size % WORD:
             flat = flat.clone()
-        whole = flat.numel() - flat.numel() % max(1, WORD // size)
-        rest = flat[whole:].view(torch.int32 if size % 4 == 0 else torch.int16)
-        total += int(flat[:whole].view(torch.int64).sum()) + int(rest.sum())
+        if over := flat.numel() * size % WORD // size:
+            total += int(flat[-over:].view(torch.int32 if size % 4 == 0 else torch.int16).sum())
+            flat = flat[:-over]
+        total += int(flat.view(torch.int64).sum())
     return total % 2**64
 
 
