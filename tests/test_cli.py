@@ -198,6 +198,24 @@ def test_check_exits_with_1_when_a_claim_is_violated(whydeep, monkeypatch: pytes
     assert "VIOLATED" in done.out
 
 
+def test_check_says_what_could_not_be_decided(whydeep, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    from whydeep.core import exact, registry
+
+    claim = next(iter(registry.claims().values()))
+    nothing = replace(claim, measure=lambda case, generator: exact("the risk", float("nan")))
+    monkeypatch.setattr(registry, "claims", lambda: {claim.id: nothing})
+    done = whydeep("check", "--all")
+    assert done.code == 0
+    assert "the risk is not a number" in " ".join(done.out.split())
+
+
+@pytest.mark.parametrize("seed", ["9" * 22, "-1", "x"])
+def test_a_seed_that_no_generator_takes_is_refused(whydeep, seed: str) -> None:  # type: ignore[no-untyped-def]
+    assert whydeep("check", "sawtooth_has_two_to_the_k_pieces", "--seed", seed).code == 2
+
+
 def test_report_writes_the_same_page_again(whydeep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     plant(monkeypatch, planted("a"))
     whydeep("examine", *SMALL)

@@ -335,7 +335,10 @@ def theorems(questions: tuple[str, ...], as_json: bool) -> None:
 @json_option
 @debug_option
 def check(ids: tuple[str, ...], every: bool, convincing: bool, seed: int, as_json: bool) -> int:
-    """Check claims: predicted, measured, verdict. Exit 1 when one is violated."""
+    """Check claims: predicted, measured, verdict.
+
+    Exit 1 when one is violated; one that is not decided (a number came out as NaN, say) or not applicable is none.
+    """
     import difflib
 
     import torch

@@ -79,7 +79,9 @@ config_option = click.option(
 )
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of a failure.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")
-seed_option = click.option("--seed", default=0, show_default=True, help="Same seed, same numbers (but seconds).")
+seed_option = click.option(
+    "--seed", default=0, show_default=True, metavar="INTEGER", help="Same seed, same numbers (but seconds).",
+    type=click.IntRange(0, 2**63 - 1))  # fmt: skip
 data_option = click.option(
     "--data", default="digits", show_default=True, metavar="SPEC", help="digits, photos[?..], "
     "mnist:DIR, idx:DIR, csv:FILE?target=.., parquet:FILE?target=.., npz:FILE, folder:DIR, cifar10:DIR, "

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from whydeep.core import Assumption, Claim, Measurement, Outcome, Prediction, Status, Verdict, check, judged
+from whydeep.core import (
+    Assumption,
+    Claim,
+    Measurement,
+    OnDraw,
+    Outcome,
+    Prediction,
+    Status,
+    Verdict,
+    check,
+    exact,
+    judged,
+)
 
 
 def test_the_good_case(claim: Claim) -> None:
@@ -34,6 +48,41 @@ def test_without_its_assumptions_the_statement_fails(claim: Claim) -> None:
     assert finding.verdict is Verdict.VIOLATED
     assert set(finding.assumptions.values()) == {Assumption.ON_TRUST}
     assert finding.margin == pytest.approx(-1.0, abs=1e-8)
+
+
+def test_an_assumption_on_the_draw_sees_the_seed_of_the_run_and_shifts_no_draw(claim: Claim) -> None:
+    def drawn(case: float, generator: torch.Generator) -> float:
+        return case + float(torch.rand((), generator=generator))
+
+    def measure(case: float, generator: torch.Generator) -> Measurement:
+        return Measurement("x", value := drawn(case, generator), value, value)
+
+    drawing = replace(
+        claim, assumptions={"below one": OnDraw(lambda case, generator: drawn(case, generator) < 1)}, measure=measure
+    )
+    verdicts = set()
+    for seed in range(20):
+        finding = check(drawing, generator=torch.Generator().manual_seed(seed))
+        # The assumption is here the statement itself: it is met when, and only when, the number measured is at most 1.
+        met = finding.measured.value < 1
+        assert finding.verdict is (Verdict.HOLDS if met else Verdict.INAPPLICABLE)
+        assert finding.measured.value == drawn(0.5, torch.Generator().manual_seed(seed))
+        verdicts.add(finding.verdict)
+    assert len(verdicts) == 2
+    bypassed = check(drawing, 2.0, bypass_assumptions=True)
+    assert (bypassed.verdict, bypassed.assumptions) == (Verdict.VIOLATED, {"below one": Assumption.ON_TRUST})
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [(lambda: exact("risk", float("nan")), "risk is not a number"), (lambda: 1 / 0, "division by zero")],
+)
+def test_what_cannot_be_computed_decides_nothing(claim: Claim, fault: Callable[[], Any], reason: str) -> None:
+    undecided = replace(claim, measure=lambda case, generator: fault())
+    finding = check(undecided)
+    assert (finding.verdict, finding.reason) == (Verdict.INCONCLUSIVE, reason)
+    assert (finding.measured.low, finding.measured.high) == (-math.inf, math.inf)
+    assert check(undecided, claim.fails_on()).verdict is Verdict.INAPPLICABLE
 
 
 @pytest.mark.parametrize("case", [0.0, 0])

@@ -3,6 +3,7 @@
 from .claim import QUESTIONS as QUESTIONS
 from .claim import Claim as Claim
 from .claim import Finding as Finding
+from .claim import OnDraw as OnDraw
 from .claim import check as check
 from .claim import judged as judged
 from .data import Data as Data

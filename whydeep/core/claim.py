@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from .measurement import Measurement
+from .measurement import Measurement, NotANumber, unknown
 from .randomness import or_default
-from .training import Outcome
+from .training import Outcome, Status
 from .verdict import Assumption, Prediction, Verdict, judge, margin
 
 QUESTIONS = ("representation", "approximation", "generalization", "optimization")
@@ -67,13 +67,25 @@ def judged(
 
 
 @dataclass(frozen=True)
+class OnDraw:
+    """An assumption on what the case draws, so that it is met for some seeds only: a function of (case, generator).
+
+    It is given a copy of the generator as `predict` gets it, to draw (or to read the seed of) what the routes draw.
+    """
+
+    test: Callable[[Any, torch.Generator], bool]
+
+
+@dataclass(frozen=True)
 class Claim:
     """A statement of the lecture with two separate routes to a number, predicted and measured.
 
     id: the name of the claim's file, which is the statement as a short sentence.
-    assumptions: name -> a function of the case that says whether it is met, or None where it is taken on trust.
+    assumptions: name -> a function of the case that says whether it is met, `OnDraw` of a function of (case, generator)
+    where that depends on what is drawn, or None where it is taken on trust.
     predict, measure: functions of (case, generator); neither calls the other, and they share no shortcut.
-    measure may return (measurement, outcome) where a training is part of it.
+    measure may return (measurement, outcome) where a training is part of it. A measurement that is not a number
+    (`NotANumber`), or for which a step could not be taken (`ArithmeticError`), decides nothing: INCONCLUSIVE.
     holds_on: the case in which the theorem applies. fails_on: a case with a broken assumption.
     corrupted: a case whose assumptions are met but whose mechanism is damaged (a wrong factor, a dropped term): it
     must be found VIOLATED, or the check could not say no.
@@ -86,7 +98,7 @@ class Claim:
     question: str
     statement: str
     source: str
-    assumptions: Mapping[str, Callable[[Any], bool] | None]
+    assumptions: Mapping[str, Callable[[Any], bool] | OnDraw | None]
     predict: Callable[[Any, torch.Generator], Prediction]
     measure: Callable[[Any, torch.Generator], Measurement | tuple[Measurement, Outcome]]
     holds_on: Callable[[], Any]
@@ -118,14 +130,11 @@ def check(
     generator = or_default(generator)
     case = claim.holds_on() if case is None else case
     assumptions = {
-        name: Assumption.ON_TRUST
-        if test is None or bypass_assumptions
-        else (Assumption.CHECKED if test(case) else Assumption.BROKEN)
+        name: Assumption.ON_TRUST if bypass_assumptions else _state(test, case, generator)
         for name, test in claim.assumptions.items()
     }
     predicted = claim.predict(case, generator)
-    result = claim.measure(case, generator)
-    measured, outcome = result if isinstance(result, tuple) else (result, None)
+    measured, outcome = _measured(claim, case, generator)
     return judged(
         claim.id,
         question=claim.question,
@@ -137,3 +146,21 @@ def check(
         outcome=outcome,
         seconds=time.perf_counter() - began,
     )
+
+
+def _state(test: Callable[[Any], bool] | OnDraw | None, case: Any, generator: torch.Generator) -> Assumption:
+    if test is None:
+        return Assumption.ON_TRUST
+    # A copy: what the assumption draws shifts no draw of the routes.
+    met = test.test(case, generator.clone_state()) if isinstance(test, OnDraw) else test(case)
+    return Assumption.CHECKED if met else Assumption.BROKEN
+
+
+def _measured(claim: Claim, case: Any, generator: torch.Generator) -> tuple[Measurement, Outcome | None]:
+    try:
+        result = claim.measure(case, generator)
+    except NotANumber as fault:
+        return unknown(fault.name), Outcome(Status.DIVERGED, f"{fault.name} is not a number")
+    except ArithmeticError as fault:  # a step that could not be taken
+        return unknown("what was to be measured"), Outcome(Status.DIVERGED, str(fault))
+    return result if isinstance(result, tuple) else (result, None)

@@ -10,6 +10,14 @@ import numpy as np
 from scipy import stats
 
 
+class NotANumber(ValueError):
+    """What was measured, `name`, came out as NaN."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"{name} is NaN; report a failure or an outcome instead of a number")
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A number that was measured, with the interval [low, high] that holds the truth with `confidence`.
@@ -19,7 +27,7 @@ class Measurement:
     method: how the interval came about, in a few words.
     evaluations: gradients, products or trainings that it took.
 
-    Raises `ValueError` when the interval does not hold the value, or when something is NaN.
+    Raises `ValueError` when the interval does not hold the value, and its kind `NotANumber` when something is NaN.
 
     >>> Measurement("test error", 0.02, 0.01, 0.04, unit="fraction").high
     0.04
@@ -37,7 +45,7 @@ class Measurement:
 
     def __post_init__(self) -> None:
         if any(math.isnan(number) for number in (self.value, self.low, self.high)):
-            raise ValueError(f"{self.name} is NaN; report a failure or an outcome instead of a number")
+            raise NotANumber(self.name)
         if not self.low <= self.value <= self.high:
             raise ValueError(f"{self.name}: [{self.low}, {self.high}] does not hold {self.value}")
         if not 0 < self.confidence <= 1:
@@ -47,6 +55,15 @@ class Measurement:
 def exact(name: str, value: float, *, unit: str = "", method: str = "computed", **rest: Any) -> Measurement:
     """Return a number that carries no sampling error."""
     return Measurement(name, value, value, value, confidence=1.0, unit=unit, method=method, **rest)
+
+
+def unknown(name: str) -> Measurement:
+    """Return what stands for a number that could not be computed: 0 in (-inf, inf), an interval that decides nothing.
+
+    >>> unknown("loss").low
+    -inf
+    """
+    return Measurement(name, 0.0, -math.inf, math.inf, confidence=1.0, method="could not be computed")
 
 
 def proportion(name: str, hits: int, trials: int, *, confidence: float = 0.95, **rest: Any) -> Measurement:

@@ -24,7 +24,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from whydeep.core.claim import Claim
+from whydeep.core.claim import Claim, OnDraw
 from whydeep.core.data import Data
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.problem import Problem
@@ -108,14 +108,14 @@ def _start(case: Case, drawn: _Drawn) -> tuple[Lagrangian, State]:
     return lagrangian, State(chain.weights(), tuple(states), tuple(case.dual * one for one in multipliers))
 
 
-def _feasible(case: Case) -> bool:
-    lagrangian, state = _start(case, _draw(case, 0))
+def _feasible(case: Case, generator: torch.Generator) -> bool:
+    lagrangian, state = _start(case, _draw(case, generator.initial_seed()))
     # Two forward passes differ by rounding: some 1e-15 of states of order one.
     return lagrangian.residuals(state).infeasibility < 1e-12
 
 
-def _consistent(case: Case) -> bool:
-    lagrangian, state = _start(case, _draw(case, 0))
+def _consistent(case: Case, generator: torch.Generator) -> bool:
+    lagrangian, state = _start(case, _draw(case, generator.initial_seed()))
     return max(float(part.abs().max()) for part in lagrangian.residuals(state).states) < 1e-12
 
 
@@ -180,7 +180,10 @@ claim = Claim(
     question="optimization",
     statement="From feasible states and consistent multipliers ADMM's weight steps are preconditioned gradient steps.",
     source="Zeng, Lin, Yao and Zhou (JMLR 2021), Algorithm 1; Benzing (2022); lecture, ADMM for DNN Learning",
-    assumptions={"states are the forward pass": _feasible, "multipliers are back-propagated gradients": _consistent},
+    assumptions={
+        "states are the forward pass": OnDraw(_feasible),
+        "multipliers are back-propagated gradients": OnDraw(_consistent),
+    },
     predict=_predict,
     measure=_measure,
     holds_on=Case,

@@ -123,7 +123,9 @@ def _measure(case: Case, generator: torch.Generator) -> Measurement:
             _all_at_once(iteration)
         new_value, new_blocks = _objective(case, iteration), _proximal_blocks(iteration)
         moved = sum(float((new - old).square().sum()) for new, old in zip(new_blocks, blocks, strict=True))
-        least = min(least, (value - new_value) / (case.alpha / 2 * moved))
+        gained, bound = value - new_value, case.alpha / 2 * moved
+        # A bound of nought, where nothing moves or alpha is 0, is met by every sweep that does not climb.
+        least = min(least, gained / bound if bound else math.copysign(math.inf, gained))
         value, blocks = new_value, new_blocks
     return exact(
         "least decrease of a sweep over alpha/2 times the squared movement",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from whydeep.core.claim import Claim
+from whydeep.core.claim import Claim, OnDraw
 from whydeep.core.data import Data
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.problem import Problem
@@ -60,8 +60,8 @@ def _problem(case: Case, generator: torch.Generator) -> Problem:
     return Problem(model, Data(x, labels, classes=case.classes), loss="squared")
 
 
-def _vanishes(case: Case) -> bool:
-    problem = _problem(case, torch.Generator().manual_seed(0))
+def _vanishes(case: Case, generator: torch.Generator) -> bool:
+    problem = _problem(case, generator)
     linears = [module for module in problem.model.modules() if isinstance(module, nn.Linear)]
     risk = problem.per_sample(problem.model(problem.train.x), problem.train.targets).mean()
     first, last = torch.autograd.grad(risk, [linears[0].weight, linears[-1].weight])
@@ -111,7 +111,7 @@ claim = Claim(
     question="optimization",
     statement="Where the gradient has vanished at the start, deep sigmoid networks train by ADMM, not by gradients.",
     source="Lecture, Better Optimization Algorithms? and ADMM for DNN Learning, Algorithm 1",
-    assumptions={"the gradient vanishes at the start": _vanishes},
+    assumptions={"the gradient vanishes at the start": OnDraw(_vanishes)},
     predict=_predict,
     measure=_measure,
     holds_on=Case,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from whydeep.core.claim import Claim
+from whydeep.core.claim import Claim, OnDraw
 from whydeep.core.data import Data
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.problem import Problem
@@ -85,8 +85,8 @@ def _path(case: Case, drawn: _Drawn) -> Trajectory:
     return replace(path, costates=tuple(case.kept ** (last - t) * one for t, one in enumerate(path.costates)))
 
 
-def _belong(case: Case) -> bool:
-    drawn = _draw(case, 0)
+def _belong(case: Case, generator: torch.Generator) -> bool:
+    drawn = _draw(case, generator.initial_seed())
     path = _path(replace(case, kept=1.0), drawn)
     layers = layers_of(drawn.problem.copy())
     with torch.no_grad():
@@ -136,7 +136,7 @@ claim = Claim(
     question="optimization",
     statement="A gradient step of every layer on its own Hamiltonian is a gradient step on the risk.",
     source="Li, Chen, Tai and E (JMLR 2018); lecture, Discrete EMSA of PMP",
-    assumptions={"states and co-states are of the present controls": _belong},
+    assumptions={"states and co-states are of the present controls": OnDraw(_belong)},
     predict=_predict,
     measure=_measure,
     holds_on=Case,
