@@ -129,7 +129,8 @@ def pac_bayes(options: argparse.Namespace) -> None:
         posterior, prior, second, draws=options.draws, samples=500, union=union, generator=generator
     )
     print(row("pac-bayes-kl", found, time.perf_counter() - began))
-    note = "; ".join(found.notes) or "the posterior moved, and it paid"
+    paid = "it paid" if found.details["gain over KL = 0"] > 0 else "by the draws that count it did not pay"
+    note = "; ".join(found.notes) or f"the posterior moved, and {paid}"
     still = 100 * found.details["bound at KL = 0"]
     print(f"pac-bayes-kl at KL = 0: {still:.3f} %; {note}")
 

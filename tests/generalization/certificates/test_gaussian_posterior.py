@@ -110,3 +110,14 @@ def test_a_buffer_that_is_not_saved_is_no_weight_either() -> None:
     two.register_buffer("centre", torch.ones(2), persistent=False)
     with pytest.raises(ValueError, match="differ in what is no weight"):
         divergence(around(one, 1.0), around(two, 1.0))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_refused(bad: float) -> None:
+    # Their divergence was NaN, which the larger of it and 0 made 0: a posterior that cost nothing.
+    posterior, _ = pair()
+    mean, scale = posterior.mean.clone(), posterior.scale.clone()
+    mean[0], scale[1] = bad, bad
+    for changes in ({"mean": mean}, {"scale": scale}):
+        with pytest.raises(ValueError, match=r"NaN or infinite|scale > 0"):
+            replace(posterior, **changes)

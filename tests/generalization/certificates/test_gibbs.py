@@ -213,3 +213,24 @@ def test_buffers_that_no_layer_sets_are_on_trust() -> None:
     assert note == "buffers kept as they are given: 0.centre, 0.order, 0.mask; that no sample shaped them is on trust"
     made = gibbs_certificate(model, blobs(40), rungs=2, steps=4, generator=generator)
     assert note in made.notes
+
+
+def test_a_network_that_overflows_is_neither_moved_to_nor_certified() -> None:
+    class Overflowing(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scores = super().forward(x)
+            return scores + (math.nan if float(self.weight.detach()[0, 0]) > 1 else 0.0)
+
+    model = Overflowing(1, 2, bias=False).double()
+    nn.init.zeros_(model.weight)
+    prior, data = around(model, 0.5), coin()[1]
+    ladder = climb(
+        prior, data, temperatures=torch.tensor([0.0, 2.0]), steps=60, generator=torch.Generator().manual_seed(3)
+    )
+    # The prior is drawn directly, and one draw in 40 overflows; a chain that starts at another stays at others.
+    assert bool((ladder.weights[1, :, 0] <= 1).any())
+    assert bool(ladder.losses[1].isfinite().any())
+    lost = replace(ladder, losses=torch.full_like(ladder.losses, math.nan))
+    assert lost.nats(1)[0] == math.inf
+    assert ladder_certificate(lost, prior, data).bound == 1.0
+    assert replace(ladder, errors=torch.full_like(ladder.errors, math.nan)).error(1) == 1.0

@@ -344,3 +344,8 @@ def test_bad_input_is_refused(real: LangevinRun) -> None:
         sgld_certificate(path, normed, data)
     with pytest.raises(InputError, match="no classes"):
         sgld_certificate(path, classifier, Data(data.x, data.x))
+
+
+def test_rounding_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="c=nan"):
+        sgld_certificate(Sums(LogRatio(1.0), rounding=math.nan), classifier, samples(50, 2))

@@ -54,11 +54,11 @@ def disintegrated_certificate(
     wrong = sum(int((predictions(posterior, drawn, x) != y).sum()) for drawn in weights)
     ratio = sum(log_ratio(posterior, prior, drawn) for drawn in weights) / draws
     error, constant = wrong / (n * draws), confidence_nats(n, delta) + union
-    # A log-ratio below 0 lowers the bound, to no less than the error: kl is never negative.
+    # A log-ratio below 0 lowers the bound, to no less than the error: kl is never negative. (NaN stays NaN: refused.)
     stages = [
         ("error measured", error),
         (CONFIDENCE, kl_inverse(error, constant / n)),
-        ("log-ratio of the draw", kl_inverse(error, max(0.0, constant + ratio) / n)),
+        ("log-ratio of the draw", kl_inverse(error, max(constant + ratio, 0.0) / n)),
     ]
     networks = [posterior.network(drawn) for drawn in weights]
     return Certificate(

@@ -28,6 +28,8 @@ class Gaussian:
     def __post_init__(self) -> None:
         if self.mean.shape != self.scale.shape or not bool((self.scale > 0).all()):
             raise ValueError("a Gaussian needs one scale > 0 for each mean; give both as vectors of one length")
+        if not bool(torch.isfinite(self.mean).all() and torch.isfinite(self.scale).all()):
+            raise ValueError("a mean or scale of a Gaussian is NaN or infinite; give finite ones")
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Return the weights of one network, (p,). Cost: p normal numbers."""
@@ -85,7 +87,8 @@ def divergence(posterior: Gaussian, prior: Gaussian) -> float:
     _check_pair(posterior, prior)
     ratio = posterior.scale.double() / prior.scale.double()
     moved = (posterior.mean.double() - prior.mean.double()) / prior.scale.double()
-    return max(0.0, 0.5 * float((ratio.square() - 1 - 2 * ratio.log() + moved.square()).sum()))
+    # In this order NaN would stay NaN, and no bound is computed from it.
+    return max(0.5 * float((ratio.square() - 1 - 2 * ratio.log() + moved.square()).sum()), 0.0)
 
 
 def log_ratio(posterior: Gaussian, prior: Gaussian, weights: Tensor) -> float:

@@ -77,10 +77,11 @@ class Ladder:
 
 
 def _upper(values: Tensor, doubt: float) -> float:
-    """Student's upper end for the mean of which these, one a chain, are independent estimates."""
+    """Student's upper end for the mean of which these, one a chain, are independent estimates; infinite without one."""
     chains = len(values)
     half = float(stats.t.isf(doubt, chains - 1)) * float(values.std()) / math.sqrt(chains)
-    return float(values.mean()) + half
+    upper = float(values.mean()) + half
+    return math.inf if math.isnan(upper) else upper
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ def climb(
                     state = _at(prior, data, normals(state.u, generator))
                 else:
                     other = _proposal(prior, data, state, t, h, generator)
-                    chance = math.exp(min(0.0, log_acceptance(state, other, t, h)))
+                    gain = log_acceptance(state, other, t, h)
+                    # A proposal at which the network overflows has no density; without this it would be accepted.
+                    chance = 0.0 if math.isnan(gain) else math.exp(min(0.0, gain))
                     if float(torch.rand((), generator=generator)) < chance:
                         state = other
                     if step < steps // 2:

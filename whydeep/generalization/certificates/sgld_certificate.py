@@ -226,8 +226,9 @@ def _certificate(
     confidence = math.log(2 * math.sqrt(n) / delta)
 
     def bound(cost: float) -> float:
-        # kl is never negative, so a price below zero (a path likelier under the prior) is as good as zero.
-        return kl_inverse(error, max(0.0, cost) / n)
+        # kl is never negative, so a price below zero (a path likelier under the prior) is as good as zero. In this
+        # order NaN stays NaN, which is refused.
+        return kl_inverse(error, max(cost, 0.0) / n)
 
     stages = [("error measured", error), ("path's divergence", bound(nats)), ("confidence", bound(nats + confidence))]
     union: tuple[str, ...] = ()
