@@ -9,7 +9,7 @@ from torch import nn
 
 from whydeep.core import Data
 from whydeep.networks import mlp
-from whydeep.optimization.saturation import ELEMENTWISE, _steepest, saturation, update_sizes
+from whydeep.optimization.saturation import ELEMENTWISE, _steepest, saturation, unjudged, update_sizes
 
 
 def data(*values):
@@ -38,6 +38,12 @@ def test_off_units_of_relu_are_flat_and_those_of_leaky_relu_are_not():
     assert saturation(nn.Sequential(nn.LeakyReLU(0.009)), few)[0].share == 3 / 5
 
 
+def made(kind):
+    """One of each kind; those with a kink or a limit at the default have it elsewhere."""
+    given = {nn.LeakyReLU: (0.02,), nn.Threshold: (0.5, -3.0), nn.RReLU: (0.1, 0.2)}  # 0.01, the default, is the limit
+    return kind(*given.get(kind, ())).double().eval()
+
+
 # Largest slopes by hand: u = 0 for the first three; 1 in the limit; SiLU and GELU by Brent's method on their slopes.
 @pytest.mark.parametrize(
     ("module", "largest"),
@@ -49,6 +55,11 @@ def test_off_units_of_relu_are_flat_and_those_of_leaky_relu_are_not():
         (nn.Softplus(), 1.0),
         (nn.SiLU(), 1.0998393194),
         (nn.GELU(), 1.1289041548),
+        (nn.Softplus(beta=0.1), 1.0),
+        (nn.Hardtanh(20.0, 30.0), 1.0),
+        (nn.Hardswish(), 1.5),
+        (nn.ELU(3.0), 3.0),
+        (nn.LeakyReLU(-2.0), 2.0),
     ],
 )
 def test_the_largest_slope(module, largest):
@@ -58,14 +69,52 @@ def test_the_largest_slope(module, largest):
 @pytest.mark.parametrize("kind", ELEMENTWISE)
 def test_shares_agree_with_difference_quotients(kind):
     u = torch.linspace(-9.05, 9.07, 1000, dtype=torch.float64)  # no point is within 1e-3 of a kink
-    # The default slope of leaky ReLU, 0.01, lies on the limit.
-    module, step = kind(0.02) if kind is nn.LeakyReLU else kind(), 1e-5
-    slopes = ((module(u + step) - module(u - step)) / (2 * step)).numpy()
+    module, step = made(kind), 1e-5
+    slopes = ((module(u + step) - module(u - step)) / (2 * step)).detach().numpy()
     wide = torch.linspace(-30, 30, 60001, dtype=torch.float64)
-    largest = float(((module(wide + step) - module(wide - step)) / (2 * step)).abs().max())
+    steep = ((module(wide + step) - module(wide - step)) / (2 * step)).detach().abs()
+    largest = float(steep[steep < 3].max())  # at the jump of Threshold and Hardshrink there is no slope
     share = float(np.mean(np.abs(slopes) < 0.01 * largest))
     # One value of a thousand may lie on the edge.
     assert saturation(nn.Sequential(module), Data(u[:, None], u[:, None]))[0].share == pytest.approx(share, abs=0.0015)
+
+
+def test_constants_that_put_the_slope_far_from_nought_are_seen():
+    # Hardtanh between 20 and 30 is flat at all but one of these.
+    assert saturation(nn.Sequential(nn.Hardtanh(20.0, 30.0)), data(-5.0, 0.0, 10.0, 25.0))[0].share == 3 / 4
+    # Softplus of beta 1/10: s'(u) = 1/(1 + e^(-u/10)) is 1 % of its limit 1 at u = -10 ln 99 = -45.95.
+    assert saturation(nn.Sequential(nn.Softplus(beta=0.1)), data(-45.9, -46.0))[0].share == 1 / 2
+    # log sigmoid: s'(u) = 1/(1 + e^u) is 1 % at ln 99 = 4.595.
+    assert saturation(nn.Sequential(nn.LogSigmoid()), data(4.59, 4.60))[0].share == 1 / 2
+
+
+def test_every_channel_of_prelu_has_its_own_largest_slope():
+    module = nn.PReLU(3).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([0.005, 0.05, 200.0]))
+    x = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    # The first channel is flat below 0 (0.005 of 1), the second not, the third above 0 (1 of 200).
+    assert saturation(nn.Sequential(module), Data(x, x))[0].share == 2 / 6
+    pictures = x[:, :, None, None].expand(-1, -1, 2, 2).clone()
+    assert saturation(nn.Sequential(module), Data(pictures, pictures))[0].share == 2 / 6
+    assert saturation(nn.Sequential(nn.PReLU(init=0.005).double()), Data(x, x))[0].share == 1 / 2
+
+
+def test_a_subclass_with_a_slope_of_its_own_is_searched_far_out():
+    class Late(nn.Tanh):
+        def forward(self, u):
+            return 5 * torch.tanh((u - 300) / 3)
+
+    # The slope is 5/3 at 300 and 1 % of that 3 artanh(sqrt(0.99)) = 8.98 from there.
+    (found,) = saturation(nn.Sequential(Late()), data(0.0, 300.0, 308.9, 309.1))
+    assert (found.kind, found.share) == ("Late", 2 / 4)
+
+
+def test_what_cannot_be_judged_is_named():
+    network = nn.Sequential(nn.Linear(2, 4), nn.GLU(), nn.ReLU(), nn.Linear(2, 2), nn.Softmax(dim=1)).double()
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    assert {name: type(one) for name, one in unjudged(network).items()} == {"1": nn.GLU, "4": nn.Softmax}
+    assert [one.name for one in saturation(network, Data(x, x))] == ["2"]
 
 
 def test_layers_come_in_the_order_of_the_network_and_batches_do_not_matter():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from whydeep.core.data import Data
-from whydeep.core.exhibit import Curve, Exhibit, Line, Table
+from whydeep.core.exhibit import Cell, Curve, Exhibit, Line, Table
 from whydeep.core.instrument import Answer, Budget, Instrument, Observation, Subject
 from whydeep.core.measurement import Measurement, exact
 from whydeep.core.numbers import percent, plain
@@ -21,7 +21,7 @@ from whydeep.networks.mlp import mlp
 from whydeep.optimization.alternating.admm.admm import ADMM
 from whydeep.optimization.alternating.proximal import target_rows
 from whydeep.optimization.backprop import Backprop
-from whydeep.optimization.saturation import Saturation, saturation, update_sizes
+from whydeep.optimization.saturation import Saturation, saturation, unjudged, update_sizes
 
 VANISHED = 1e-3
 """Updates have vanished where the first layer moves by less than this fraction of its own weights."""
@@ -121,8 +121,9 @@ def _solver(name: str, passes: int) -> Solver:
 
 def _own(subject: Subject, train: Data) -> tuple[list[Measurement], list[Exhibit]]:
     """Return what the subject's own network shows: its saturation, and its updates where its start is known."""
-    flat = saturation(subject.problem.model, train)
-    updates = {} if subject.start is None else _moved(subject.start, subject.problem.model)
+    model = subject.problem.model
+    flat = saturation(model, train)
+    updates = {} if subject.start is None else _moved(subject.start, model)
     measurements: list[Measurement] = []
     exhibits: list[Exhibit] = []
     if flat:
@@ -130,7 +131,7 @@ def _own(subject: Subject, train: Data) -> tuple[list[Measurement], list[Exhibit
         measurements.append(
             exact("own network, most saturated layer", most.share, unit="fraction", method=f"module {most.name}")
         )
-        exhibits.append(_saturation_table(flat))
+    exhibits.append(_saturation_table(flat, {name: type(m).__name__ for name, m in unjudged(model).items()}))
     if updates:
         sizes = list(updates.values())
         largest = max(sizes)
@@ -197,9 +198,16 @@ def _table(runs: list[Run], budget: Budget) -> Table:
     return Table("The first passes on the panel", columns, rows, note)
 
 
-def _saturation_table(flat: tuple[Saturation, ...]) -> Table:
-    rows = tuple((one.name, one.kind, round(100 * one.share, 1)) for one in flat)
-    note = "Share of values with a slope below 1 % of the activation's largest; for ReLU, of values that are off."
+def _saturation_table(flat: tuple[Saturation, ...], others: dict[str, str]) -> Table:
+    rows: tuple[tuple[Cell, ...], ...] = tuple((one.name, one.kind, round(100 * one.share, 1)) for one in flat)
+    rows += tuple((name, kind, "not judged") for name, kind in others.items())
+    note = (
+        "Share of values with a slope below 1 % of the activation's largest; for ReLU, of values that are off. Not "
+        "judged are activations whose outputs depend on several inputs each; not seen, those that the network applies "
+        "as functions or by modules of its own kind."
+    )
+    if not rows:
+        rows = (("none seen", "", "not judged"),)
     return Table("Saturation in the network examined", ("module", "activation", "saturated (%)"), rows, note)
 
 
