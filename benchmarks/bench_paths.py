@@ -1,6 +1,6 @@
 """Paths between two networks trained on the digits from different starts: barrier, length and time of every method.
 
-    .venv/bin/python benchmarks/bench_paths.py [--hidden 30 100 100-100-100] [--pairs 3] [--methods NAME ..] [--full]
+    .venv/bin/python benchmarks/bench_paths.py [--hidden 30 100 100-100-100] [--pairs 3] [--methods ..] [--full]
 
 Networks of rectified units on 64 pixels, --hidden the widths of their hidden layers, trained by Adam on the
 cross-entropy of 1,437 images. Barrier: the largest excess of the training risk over the straight interpolation of the
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--hidden", nargs="+", default=["30", "100"], help="widths of the layers, joined by -")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*METHODS])
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first pair, to run in pieces")
     parser.add_argument("--full", action="store_true")
     options = parser.parse_args()
     shapes = [[int(width) for width in hidden.split("-")] for hidden in options.hidden]
@@ -58,7 +59,7 @@ def main() -> None:
     print("| hidden | method | barrier | highest / worse end | certified | length | seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for hidden in shapes:
-        both = [ends(hidden, pair, train) for pair in range(pairs)]
+        both = [ends(hidden, pair, train) for pair in range(options.first, options.first + pairs)]
         for name in options.methods:
             if name == "relu" and len(hidden) > 1:
                 continue
