@@ -79,8 +79,10 @@ class SublevelSets:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw N_u against u into `ax` (new ones when None) and return it."""
+        from matplotlib.ticker import MaxNLocator
+
         ax = self.curve().plot(ax)
-        ax.yaxis.get_major_locator().set_params(integer=True)  # there are no halves of a component
+        ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))  # there are no halves of a component
         return ax
 
 

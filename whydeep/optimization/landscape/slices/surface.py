@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -105,7 +105,10 @@ class Surface:
             figure = axes.get_figure(root=True)
             assert figure is not None
             figure.colorbar(bands, ax=axes, label=self.quantity)
-        edge = {"markeredgecolor": "black", "markeredgewidth": 0.6}  # to be seen on the brightest band, too
+        edge: dict[str, Any] = {
+            "markeredgecolor": "black",
+            "markeredgewidth": 0.6,
+        }  # to be seen on the brightest band, too
         if self.plane.trajectory is not None:
             a, b = self.plane.trajectory.T.numpy()
             axes.plot(a, b, color="black", linewidth=2)
