@@ -159,6 +159,7 @@ def test_entries_have_the_settings_that_the_specification_leaves_open():
     # All start from the same weights, unless a rescaled start is asked for.
     assert {c.solver.spread for c in entry("admm", samples=1000, passes=7).candidates} == {None}
     assert {c.solver.spread for c in entry("admm?spread=0.5", samples=1000, passes=7).candidates} == {0.5}
+    assert {c.solver.spread for c in entry("parle", samples=1000, passes=7).candidates} == {0.0}  # not ADMM's field
     with pytest.raises(InputError, match="sets sweeps itself; give one number of passes for all"):
         entry("admm?sweeps=9", samples=1000, passes=7)
     with pytest.raises(InputError, match="unknown solver 'newton'; give one of"):

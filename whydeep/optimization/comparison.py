@@ -139,7 +139,7 @@ def entry(spec: str, *, samples: int, passes: int) -> Entry:
         raise InputError(f"solver {spec!r} sets {own[0]} itself", "give one number of passes for all solvers")
     solver: Any = by_name(spec, samples=samples)
     fields = {field.name for field in dataclasses.fields(solver)}
-    if "spread" in fields - given:
+    if "spread" not in given and getattr(solver, "spread", None) == "auto":
         solver = replace(solver, spread=None)
     grid = {key: values for key, values in GRIDS.get(name, {}).items() if key in fields - given}
     candidates = []
